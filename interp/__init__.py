@@ -1,0 +1,31 @@
+"""READ: what a model computes, as data."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Activations": "interp.types",
+    "Directions": "interp.types",
+    "Geometry": "interp.types",
+    "Inputs": "interp.types",
+    "Item": "interp.types",
+    "Latents": "interp.types",
+    "Site": "interp.types",
+    "MemoryStore": "interp.stores.memory",
+    "DiskStore": "interp.stores.disk",
+    "open_stores": "interp.stores.disk",
+    "capture": "interp.capturing",
+    "harvest": "interp.harvesting",
+    "load_model": "interp.loading",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}.")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

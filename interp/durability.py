@@ -1,0 +1,182 @@
+"""Files written whole or not at all: a temporary name, fsync, rename.
+
+Every write of the project goes through here, so that one test can make each of them fail.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TEMPORARY = ".partial"
+
+
+class _DurableFile(io.RawIOBase):
+    """A write-only file that hashes what passes through it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._hash = hashlib.sha256()
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            done += os.write(self._descriptor, view[done:])
+        self._hash.update(view)
+        self._position += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._position
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn a failing disk into a message that says what is safe and what to do.
+
+    Raises:
+        OSError: With the same errno, naming the path and the way out.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise OSError(
+            error.errno,
+            f"could not write {path}: {os.strerror(error.errno)}. What was there before is untouched; "
+            "make room or choose another folder, then run the same command again to go on",
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when the block ends without an error.
+
+    Raises:
+        OSError: If the disk refuses; the previous file, if any, is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + TEMPORARY)
+    with explained(path):
+        file = _DurableFile(temporary)
+        try:
+            yield file  # type: ignore[misc]
+            file.sync()
+            file.close()
+            os.replace(temporary, path)
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_bytes(path: Path | str, data: bytes) -> str:
+    """Write a whole file and return its sha256."""
+    with writing(path) as file:
+        file.write(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_json(path: Path | str, value: Any) -> str:
+    """Write indented JSON with sorted keys (equal values, equal bytes) and return its sha256."""
+    return write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder that takes the name `path` only when the block ends without an error.
+
+    Files inside are to be written by this module too, so that they are on the disk before the rename.
+
+    Raises:
+        OSError: If the disk refuses; a folder already at `path` is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + TEMPORARY)
+    with explained(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            sync_folder(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AppendedFile:
+    """A file that only grows, line by line; what follows the last `sync` may be torn by a kill.
+
+    Args:
+        path: The file.
+        length: Bytes to keep of what is there (from a checkpoint); the rest is cut off.
+    """
+
+    def __init__(self, path: Path | str, *, length: int = 0) -> None:
+        self.path = Path(path)
+        with explained(self.path):
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            found = os.fstat(self._descriptor).st_size
+            if found < length:
+                os.close(self._descriptor)
+                raise ValueError(
+                    f"{self.path} holds {found} bytes, but the checkpoint was written after {length}: "
+                    "the file was cut; start anew with overwrite."
+                )
+            os.ftruncate(self._descriptor, length)
+            os.lseek(self._descriptor, length, os.SEEK_SET)
+        self.length = length
+
+    def write(self, text: str) -> None:
+        data = memoryview(text.encode())
+        with explained(self.path):
+            while data:
+                done = os.write(self._descriptor, data)
+                self.length += done
+                data = data[done:]
+
+    def sync(self) -> None:
+        with explained(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,25 @@
+"""LEARN: directions in activation space."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "SAE": "saes.base",
+    "load": "saes.base",
+    "Job": "saes.training",
+    "TrainConfig": "saes.training",
+    "Trainer": "saes.training",
+    "train": "saes.training",
+    "evaluate": "saes.evaluation",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'saes' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}.")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
