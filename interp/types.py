@@ -163,7 +163,9 @@ class Latents:
         k: int | None = None,
     ) -> None:
         if (offsets is None) == (k is None):
-            raise ValueError("Latents takes either offsets or k: offsets for rows of any length, k for rows of one length.")
+            raise ValueError(
+                "Latents takes either offsets or k: offsets for rows of any length, k for rows of one length."
+            )
         self.values, self.indices, self.d_sae, self.k = values, indices, d_sae, k
         self._offsets = offsets
 

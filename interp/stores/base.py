@@ -62,7 +62,9 @@ class RowStore:
             raise ValueError(f"size is {size}, but a batch needs at least one row: give a positive size.")
         if len(self) == 0:
             raise ValueError("the store holds no rows: check the dataset and what the harvest left out.")
-        return self._stored(size, start_step, epochs or 1) if seed is None else self._mixed(size, seed, start_step, epochs)
+        return (
+            self._stored(size, start_step, epochs or 1) if seed is None else self._mixed(size, seed, start_step, epochs)
+        )
 
     def _stored(self, size: int, start_step: int, epochs: int) -> Iterator[Activations]:
         n = len(self)
@@ -85,4 +87,3 @@ def shuffled_rows(n: int, size: int, seed: int, step: int, end: int | None = Non
     epochs = places // n
     parts = [shuffled(places[epochs == e] - e * n, n, seed=seed, epoch=int(e)) for e in np.unique(epochs)]
     return np.concatenate(parts)
-

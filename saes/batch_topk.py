@@ -1,0 +1,84 @@
+"""BatchTopK (Bussmann et al. 2024, https://arxiv.org/abs/2412.06410)."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.types import Latents
+from saes.base import SAE, check_k
+from saes.engine.selection import Candidates, Context, above
+from saes.penalties.aux_k import AuxK
+
+_BOUNDS = (0.95, 0.8)  # Fractions of the running threshold tried as a bound before all positive entries are taken.
+
+
+class BatchTopK(SAE):
+    """Keep the `k * n` largest positive pre-activations of a batch of `n`, so that rows share a budget.
+
+    At evaluation a row must not depend on its neighbours: entries above a threshold are kept, the running mean of
+    the smallest value kept in training batches.
+
+    Args:
+        d_in: Width of the activations.
+        d_sae: Number of latents.
+        k: Latents kept per input on average.
+        threshold_rate: Weight of a new batch in the running threshold, in (0, 1].
+        seed: Names the random initial directions.
+
+    Raises:
+        ValueError: If `k` is not in `1..d_sae`, `threshold_rate` not in (0, 1], or if an SAE that has seen no
+            training batch is evaluated.
+    """
+
+    latent_units = ("b_enc", "threshold")
+
+    def __init__(self, *, d_in: int, d_sae: int, k: int = 32, threshold_rate: float = 0.02, seed: int = 0) -> None:
+        check_k("k", k, d_sae)
+        if not 0 < threshold_rate <= 1:
+            raise ValueError(
+                f"threshold_rate is {threshold_rate}, but a rate is in (0, 1]: 0.02 follows about 50 batches."
+            )
+        self.k: int
+        self.threshold_rate: float
+        self.threshold: Tensor
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate)
+        self.register_buffer("threshold", torch.tensor(float("nan")))
+
+    def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
+        """In training a superset of the batch's choice; else the entries above the threshold."""
+        threshold = float(self.threshold)
+        if not context.training:
+            if threshold != threshold:
+                raise ValueError(
+                    "threshold is not set, but evaluation needs it: train this BatchTopK for at least one batch, "
+                    "load a trained one, or call .train() for the choice over the batch."
+                )
+            return above(pre_acts, threshold, context.start)
+        known = threshold == threshold and context.attempt < len(_BOUNDS)
+        return above(pre_acts, max(threshold * _BOUNDS[context.attempt], 0.0) if known else 0.0, context.start)
+
+    def choose(self, candidates: Candidates, context: Context) -> Candidates | None:
+        """The largest of the whole batch; exact, because too few candidates are asked for again."""
+        if not context.training:
+            return candidates
+        budget = self.k * context.n
+        found = candidates.values.numel()
+        if found < budget:
+            complete = float(self.threshold) != float(self.threshold) or context.attempt >= len(_BOUNDS)
+            return candidates if complete else None
+        smallest = candidates.values.kthvalue(found - budget + 1).values
+        return candidates.keep((candidates.values >= smallest).nonzero().squeeze(1)[:budget])
+
+    def moved_thresholds(self, latents: Latents) -> dict[str, Tensor]:
+        """The running mean of the smallest kept value."""
+        if latents.values.numel() == 0:
+            return {}
+        smallest = latents.values.detach().min()
+        started = self.threshold.lerp(smallest, self.threshold_rate)
+        return {"threshold": torch.where(self.threshold.isnan(), smallest, started)}
+
+    def default_penalties(self) -> tuple[Any, ...]:
+        """AuxK revives dead latents."""
+        return (AuxK(),)

@@ -1,0 +1,60 @@
+"""What a penalty sees of a training step, and what it gives back."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.types import Latents
+
+if TYPE_CHECKING:
+    from saes.base import SAE
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch on its way through one SAE, in normalised units.
+
+    Args:
+        sae: The SAE in training.
+        x: Its input.
+        target: What it should give back; `x` itself but for transcoders.
+        latents: Its codes, with autograd.
+        recon: Its output, with autograd.
+        dead: Features that have not fired in the last `dead_tokens` tokens.
+        density: Running firing density of each feature.
+        progress: Part of the run that is done, in [0, 1].
+    """
+
+    sae: "SAE"
+    x: Float[Tensor, "n d_in"]
+    target: Float[Tensor, "n d_out"]
+    latents: Latents
+    recon: Float[Tensor, "n d_out"]
+    dead: Bool[Tensor, " d_sae"]
+    density: Float[Tensor, " d_sae"]
+    progress: float
+
+    @property
+    def residual(self) -> Float[Tensor, "n d_out"]:
+        """What the reconstruction misses, with autograd."""
+        return self.target - self.recon
+
+    def pre_acts(self, features: Tensor) -> Float[Tensor, "n f"]:
+        """Dense pre-activations of a few features, with autograd."""
+        return self.sae.pre_acts(self.x, features)
+
+
+class Penalty(Protocol):
+    """A term added to the loss: a pure function of a step. A dataclass of plain values, so that runs can record it."""
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        """The term, already times its coefficient, averaged over rows."""
+        ...
+
+
+def reconstruction(step: Step) -> Float[Tensor, ""]:
+    """Squared error, summed over the width and averaged over rows: the default training signal."""
+    residual = step.residual
+    return residual.square().sum() / len(residual)

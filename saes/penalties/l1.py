@@ -1,0 +1,37 @@
+"""L1 weighted by decoder norms (Anthropic, April 2024, https://transformer-circuits.pub/2024/april-update)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from saes.penalties.base import Step
+
+
+@dataclass(frozen=True)
+class L1:
+    """Sum of the latents times the norms of their decoder rows, averaged over rows.
+
+    Args:
+        coefficient: Weight of the term; inputs have unit variance a dimension and the error is summed over them.
+        warmup: Part of the run over which the coefficient rises linearly from 0, so that features form first.
+
+    Raises:
+        ValueError: If the coefficient is negative or `warmup` not in [0, 1].
+    """
+
+    coefficient: float = 1.0
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.coefficient < 0 or not 0 <= self.warmup <= 1:
+            raise ValueError(
+                f"L1 has coefficient {self.coefficient} and warmup {self.warmup}, but the coefficient is at least 0 "
+                "and warmup a part of the run in [0, 1]: choose such values."
+            )
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        """The penalty of one batch."""
+        rise = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
+        norms = step.sae.W_dec.norm(dim=1)[step.latents.indices]
+        return self.coefficient * rise * (step.latents.values.abs() * norms).sum() / len(step.latents)

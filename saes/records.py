@@ -1,0 +1,173 @@
+"""What a training run is made of: jobs, the configuration they share, and the state that moves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from interp.types import JSON
+from saes.base import SAE, default_lr
+from saes.normalising import Normalise
+from saes.penalties.base import Penalty, Step, reconstruction
+
+
+@dataclass
+class Job:
+    """One SAE to train on the shared stream.
+
+    Args:
+        sae: The SAE; trained in place, in normalised units until it is exported.
+        name: Names its files and metrics; the class in small letters by default.
+        lr: Peak learning rate; None is the rule of `saes.base.default_lr`.
+        penalties: Terms added to the loss; None is the method's own default, `()` is none.
+        signal: The loss itself, a function of the step; reconstruction by default.
+
+    Raises:
+        ValueError: If `lr` is not positive, or the name cannot name a file.
+    """
+
+    sae: SAE
+    name: str | None = None
+    lr: float | None = None
+    penalties: tuple[Penalty, ...] | None = None
+    signal: Callable[[Step], Tensor] = reconstruction
+
+    def __post_init__(self) -> None:
+        self.name = self.name or type(self.sae).__name__.lower()
+        if not self.name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise ValueError(f"name is {self.name!r}, but it names files: use letters, digits, '-', '_' and '.'.")
+        if self.lr is not None and not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}, but a learning rate is positive: 1e-4 to 1e-2 is usual.")
+        self.lr = default_lr(self.sae.d_sae) if self.lr is None else self.lr
+        self.penalties = self.sae.default_penalties() if self.penalties is None else tuple(self.penalties)
+
+    def to_json(self) -> JSON:
+        """What a run records of the job."""
+        penalties = [{"class": type(p).__name__, **vars(p)} for p in self.penalties or ()]
+        method = f"{type(self.sae).__module__}.{type(self.sae).__name__}"
+        return {
+            "name": self.name,
+            "class": method,
+            "arguments": self.sae.arguments,
+            "lr": self.lr,
+            "penalties": penalties,
+            "signal": getattr(self.signal, "__name__", type(self.signal).__name__),
+        }
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What all jobs of a run share.
+
+    Args:
+        tokens: Rows to train on; `steps` is this over `batch_size`.
+        batch_size: Rows a step.
+        seed: Names the shuffle.
+        warmup: Part of the run over which the learning rate rises linearly.
+        decay: Part of the run, at its end, over which it falls linearly to 0.
+        betas: Adam's averages. 0.99 for the second follows gradients that come and go with a feature's firing.
+        clip: Largest gradient norm; None for no clipping.
+        normalise: `scale` (unit variance, folded back on export) or `none`.
+        dead_tokens: Tokens of silence after which a feature counts as dead; None is 1 % of the run, at most 10M.
+        density_rate: Weight of a batch in the running firing density.
+        log_every: Steps between lines of metrics.
+        checkpoint_every: Steps between checkpoints; None for none but the last.
+        keep_checkpoints: How many to keep.
+        max_skipped: Successive steps without a finite loss after which the run stops.
+        device: Where to train.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    tokens: int = 1_000_000
+    batch_size: int = 2048
+    seed: int = 0
+    warmup: float = 0.02
+    decay: float = 0.8
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float | None = 1.0
+    normalise: Normalise = "scale"
+    dead_tokens: int | None = None
+    density_rate: float = 0.02
+    log_every: int = 10
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    max_skipped: int = 5
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_size", "log_every", "keep_checkpoints", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it is at least 1: give a positive number.")
+        for name in ("warmup", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but it is a part of the run: give a number in [0, 1]."
+                )
+        for name in ("clip", "dead_tokens", "checkpoint_every"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it is positive or None: give either.")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run; the last batch is full."""
+        return max(1, self.tokens // self.batch_size)
+
+    @property
+    def dead_after(self) -> int:
+        """Tokens of silence after which a feature is dead."""
+        return self.dead_tokens or min(10_000_000, max(self.tokens // 100, self.batch_size))
+
+    def lr_factor(self, step: int) -> float:
+        """The schedule's factor at a step, counted from 0."""
+        rise = (step + 1) / max(1.0, self.warmup * self.steps)
+        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return min(1.0, rise, fall)
+
+
+@dataclass
+class TrainState:
+    """What moves besides weights and optimizer, one a job; only the Trainer moves it.
+
+    Args:
+        silent: Tokens since each feature last fired.
+        density: Running firing density of each feature.
+        steps: Steps taken, skipped ones counted.
+        skipped: Steps skipped because loss or gradient was not finite.
+        skipped_in_a_row: Those since the last good step.
+    """
+
+    silent: Tensor
+    density: Tensor
+    steps: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    @classmethod
+    def start(cls, sae: SAE) -> "TrainState":
+        """The state of an SAE that has seen nothing."""
+        device = sae.W_dec.device
+        return cls(torch.zeros(sae.d_sae, dtype=torch.long, device=device), torch.zeros(sae.d_sae, device=device))
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one step says of one job; `fvu` is that of the batch, about the batch's mean."""
+
+    job: str
+    step: int
+    tokens: int
+    loss: float
+    fvu: float
+    l0: float
+    dead: float
+    grad_norm: float
+    lr: float
+    skipped: int
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> JSON:
+        """One line of metrics.jsonl."""
+        return dict(vars(self))

@@ -1,0 +1,31 @@
+"""ReLU with an L1 penalty (Cunningham et al. 2023, https://arxiv.org/abs/2309.08600)."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from saes.base import SAE
+from saes.engine.selection import Candidates, Context, above
+from saes.penalties.l1 import L1
+
+
+class ReLU(SAE):
+    """Keep every positive pre-activation; the L1 penalty of the training makes them few.
+
+    Args:
+        d_in: Width of the activations.
+        d_sae: Number of latents.
+        seed: Names the random initial directions.
+    """
+
+    def __init__(self, *, d_in: int, d_sae: int, seed: int = 0) -> None:
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed)
+
+    def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
+        """Each row's positive entries."""
+        return above(pre_acts, 0.0, context.start)
+
+    def default_penalties(self) -> tuple[Any, ...]:
+        """L1 on the latents."""
+        return (L1(),)

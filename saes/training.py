@@ -1,0 +1,267 @@
+"""The one training loop: several SAEs on one stream of activations, exact across kills."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from interp.types import Activations, ActivationStore
+from saes import normalising
+from saes.base import SAE
+from saes.penalties.base import Step
+from saes.records import Job, Metrics, TrainConfig, TrainState
+from saes.runs import Run
+
+__all__ = ["Job", "Metrics", "TrainConfig", "TrainState", "Trainer", "train"]
+
+
+class Trainer:
+    """Trains every job on the same batches.
+
+    Args:
+        jobs: The SAEs and how to train each.
+        config: What they share.
+        store: The activations.
+        run: Folder for metrics, checkpoints and results; None keeps nothing on disk.
+        resume: Go on from the run's last checkpoint; equal to the bit to a run never stopped.
+        overwrite: Replace a run that is there.
+        exact: Refuse to resume under another thread count or device, which would change the last bits.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: If widths differ from the store's, two jobs share a name, or the run's folder is in use.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        config: TrainConfig,
+        store: ActivationStore,
+        *,
+        run: Path | str | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        exact: bool = True,
+        progress: bool = True,
+    ) -> None:
+        self.jobs, self.config, self.store, self.progress = list(jobs), config, store, progress
+        _check(self.jobs, store)
+        self.normaliser = normalising.estimate(store, config.normalise, seed=config.seed)
+        self.device = torch.device(config.device)
+        for job in self.jobs:
+            job.sae.to(self.device).train()
+            if job.sae.b_dec.count_nonzero() == 0:
+                with torch.no_grad():
+                    job.sae.b_dec.copy_(self.normaliser.mean * self.normaliser.scale)
+        self.states = [TrainState.start(job.sae) for job in self.jobs]
+        self.optimizers = [_adam(job, config) for job in self.jobs]
+        self.steps = 0
+        self.run_folder = None
+        if run is not None:
+            self.run_folder = Run.open(Path(run), self, resume=resume, overwrite=overwrite, exact=exact)
+
+    def run(self) -> list[SAE]:
+        """Train to the end and return the SAEs, folded into the model's units, in eval mode."""
+        from interp.progress import progress
+
+        folder, config = self.run_folder, self.config
+        for batch in progress(
+            self._batches(), total=config.steps, start=self.steps, name="training", show=self.progress
+        ):
+            log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps
+            metrics = self.step(batch, log=log)
+            if folder is not None:
+                folder.record(metrics)
+                due = config.checkpoint_every and self.steps % config.checkpoint_every == 0
+                if due and self.steps < config.steps:
+                    folder.checkpoint(self)
+        trained = self.export()
+        if folder is not None:
+            folder.finish(self, trained)
+        return [sae for _, sae in trained]
+
+    def _batches(self) -> Iterator[Activations]:
+        stream = self.store.batches(self.config.batch_size, seed=self.config.seed, start_step=self.steps)
+        for _ in range(self.steps, self.config.steps):
+            yield next(stream)
+
+    def step(self, activations: Activations, *, log: bool = True) -> list[Metrics]:
+        """Train every job on one batch.
+
+        Args:
+            activations: Rows in the model's units.
+            log: Whether to compute metrics, which wait for the device.
+
+        Returns:
+            One record a job; none where `log` is False.
+
+        Raises:
+            FloatingPointError: If several steps in a row had no finite loss.
+        """
+        batch = self.normaliser(activations.to(self.device, torch.float32))
+        factor = self.config.lr_factor(self.steps)
+        self.steps += 1
+        found = [
+            self._step_job(job, state, optimizer, batch, factor, log)
+            for job, state, optimizer in zip(self.jobs, self.states, self.optimizers, strict=True)
+        ]
+        return [metrics for metrics in found if metrics is not None]
+
+    def _step_job(
+        self,
+        job: Job,
+        state: TrainState,
+        optimizer: torch.optim.Optimizer,
+        batch: Activations,
+        factor: float,
+        log: bool,
+    ) -> Metrics | None:
+        step = self._forward(job, state, batch)
+        terms = {"signal": job.signal(step)} | {type(p).__name__: p(step) for p in job.penalties or ()}
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        loss = loss.detach()
+        _remove_parallel(job.sae)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in job.sae.parameters() if p.grad is not None])
+        state.steps += 1
+        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
+            self._update(job, optimizer, norm, factor)
+            _move(state, job.sae, step, self.config)
+        else:
+            _skip(job, state, self.config)
+        return self._metrics(job, state, step, terms, loss, norm, factor) if log else None
+
+    def _forward(self, job: Job, state: TrainState, batch: Activations) -> Step:
+        target = batch.values if batch.target is None else batch.target
+        latents = job.sae.codes(batch.values, batch.grads)
+        recon = job.sae.decode(latents)
+        dead = state.silent > self.config.dead_after
+        progress = (self.steps - 1) / self.config.steps
+        return Step(job.sae, batch.values, target, latents, recon, dead, state.density, progress)
+
+    @torch.no_grad()
+    def _update(self, job: Job, optimizer: torch.optim.Optimizer, norm: Tensor, factor: float) -> None:
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(list(job.sae.parameters()), self.config.clip, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = (job.lr or 0.0) * factor
+        optimizer.step()
+        job.sae.W_dec.div_(job.sae.W_dec.norm(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def _metrics(
+        self,
+        job: Job,
+        state: TrainState,
+        step: Step,
+        terms: dict[str, Tensor],
+        loss: Tensor,
+        norm: Tensor,
+        factor: float,
+    ) -> Metrics:
+        deviation = (step.target - step.target.mean(0)).square().sum()
+        return Metrics(
+            job=job.name or "",
+            step=self.steps,
+            tokens=self.steps * self.config.batch_size,
+            loss=float(loss),
+            fvu=float(step.residual.square().sum() / deviation),
+            l0=step.latents.values.count_nonzero().item() / len(step.latents),
+            dead=float((state.silent > self.config.dead_after).float().mean()),
+            grad_norm=float(norm),
+            lr=(job.lr or 0.0) * factor,
+            skipped=state.skipped,
+            terms={name: float(term) for name, term in terms.items()},
+        )
+
+    def export(self) -> list[tuple[str, SAE]]:
+        """Copies of the SAEs in the model's units, in eval mode, knowing where they come from."""
+        found = []
+        for job, state in zip(self.jobs, self.states, strict=True):
+            sae = _copy(job.sae)
+            sae.rescale_inputs(self.normaliser.scale)
+            sae.site = self.store.site
+            sae.provenance = {
+                **self.store.provenance,
+                "store": self.store.fingerprint,
+                "training": {**vars(self.config), **job.to_json(), "tokens": self.steps * self.config.batch_size},
+                "skipped": state.skipped,
+            }
+            found.append((job.name or "", sae.eval()))
+        return found
+
+
+def train(
+    jobs: Job | SAE | Sequence[Job | SAE], store: ActivationStore, config: TrainConfig | None = None, **run: object
+) -> list[SAE]:
+    """Train SAEs on a store: the short form of `Trainer(...).run()`.
+
+    Args:
+        jobs: One or several SAEs or jobs.
+        store: The activations.
+        config: What the jobs share; by default one pass over the store.
+        run: Arguments of `Trainer`: `run`, `resume`, `overwrite`, `exact`, `progress`.
+
+    Returns:
+        The SAEs in the model's units, in eval mode, in order.
+    """
+    listed = [jobs] if isinstance(jobs, Job | SAE) else list(jobs)
+    made = [job if isinstance(job, Job) else Job(job) for job in listed]
+    return Trainer(made, config or TrainConfig(tokens=len(store)), store, **run).run()  # type: ignore[arg-type]
+
+
+def _check(jobs: Sequence[Job], store: ActivationStore) -> None:
+    names = [job.name for job in jobs]
+    if not jobs or len(set(names)) < len(names):
+        raise ValueError(
+            f"jobs are named {names}, but a run needs one or more jobs of different names: give each a name=."
+        )
+    for job in jobs:
+        if job.sae.d_in != store.d_in:
+            raise ValueError(
+                f"job {job.name!r} takes activations of width {job.sae.d_in}, but {store.site} has {store.d_in}: "
+                f"build it with d_in={store.d_in}."
+            )
+
+
+def _adam(job: Job, config: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.Adam(job.sae.parameters(), lr=job.lr or 0.0, betas=config.betas, fused=True)
+
+
+@torch.no_grad()
+def _remove_parallel(sae: SAE) -> None:
+    """Take out of the decoder's gradient what would only change norms: rows stay on the unit sphere."""
+    grad = sae.W_dec.grad
+    if grad is not None:
+        grad.addcmul_((grad * sae.W_dec).sum(dim=1, keepdim=True), sae.W_dec, value=-1)
+
+
+@torch.no_grad()
+def _move(state: TrainState, sae: SAE, step: Step, config: TrainConfig) -> None:
+    latents = step.latents
+    fired = torch.bincount(latents.indices[latents.values != 0], minlength=sae.d_sae)
+    state.silent.add_(len(latents)).masked_fill_(fired > 0, 0)
+    state.density.lerp_(fired / len(latents), config.density_rate)
+    state.skipped_in_a_row = 0
+    for name, value in sae.moved_thresholds(latents).items():
+        getattr(sae, name).copy_(value)
+
+
+def _skip(job: Job, state: TrainState, config: TrainConfig) -> None:
+    state.skipped += 1
+    state.skipped_in_a_row += 1
+    if state.skipped_in_a_row >= config.max_skipped:
+        raise FloatingPointError(
+            f"job {job.name!r} had no finite loss in {state.skipped_in_a_row} steps in a row (lr {job.lr}): "
+            "lower lr, lower clip, or look for extreme rows in the store; the last checkpoint is untouched."
+        )
+
+
+def _copy(sae: SAE) -> SAE:
+    copy = type(sae)(**sae.arguments).to(sae.W_dec.device, sae.W_dec.dtype)
+    copy.load_state_dict(sae.state_dict())
+    copy.labels = dict(sae.labels)
+    return copy
