@@ -135,12 +135,11 @@ class Trainer:
         return self._metrics(job, state, step, terms, loss, norm, factor) if log else None
 
     def _forward(self, job: Job, state: TrainState, batch: Activations) -> Step:
-        target = batch.values if batch.target is None else batch.target
         latents = job.sae.codes(batch.values, batch.grads)
         recon = job.sae.decode(latents)
         dead = state.silent > self.config.dead_after
         progress = (self.steps - 1) / self.config.steps
-        return Step(job.sae, batch.values, target, latents, recon, dead, state.density, progress)
+        return Step(job.sae, batch, latents, recon, dead, state.density, progress, self.normaliser.scale)
 
     @torch.no_grad()
     def _update(self, job: Job, optimizer: torch.optim.Optimizer, norm: Tensor, factor: float) -> None:

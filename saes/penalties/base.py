@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.types import Latents
+from interp.types import Activations, Latents
 
 if TYPE_CHECKING:
     from saes.base import SAE
@@ -18,23 +18,33 @@ class Step:
 
     Args:
         sae: The SAE in training.
-        x: Its input.
-        target: What it should give back; `x` itself but for transcoders.
+        activations: Its input, with addresses, and gradients and targets where the store has them.
         latents: Its codes, with autograd.
         recon: Its output, with autograd.
         dead: Features that have not fired in the last `dead_tokens` tokens.
         density: Running firing density of each feature.
         progress: Part of the run that is done, in [0, 1].
+        scale: What the model's units were multiplied by; a signal that runs the model divides `recon` by it.
     """
 
     sae: "SAE"
-    x: Float[Tensor, "n d_in"]
-    target: Float[Tensor, "n d_out"]
+    activations: Activations
     latents: Latents
     recon: Float[Tensor, "n d_out"]
     dead: Bool[Tensor, " d_sae"]
     density: Float[Tensor, " d_sae"]
     progress: float
+    scale: float
+
+    @property
+    def x(self) -> Float[Tensor, "n d_in"]:
+        """The SAE's input."""
+        return self.activations.values
+
+    @property
+    def target(self) -> Float[Tensor, "n d_out"]:
+        """What the SAE should give back: its input, but for transcoders."""
+        return self.x if self.activations.target is None else self.activations.target
 
     @property
     def residual(self) -> Float[Tensor, "n d_out"]:
