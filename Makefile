@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint check-all soak wheel clean
+
+demo: .venv/ready
+	$(BIN)/unweave demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow and not soak"
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check-all: .venv/ready
+	$(BIN)/python -m pytest -m "not soak"
+
+soak: .venv/ready
+	$(BIN)/python -m pytest -m soak
+
+# The wheel, imported in an environment that holds nothing else of ours.
+wheel: .venv/ready
+	sh .ci/check_wheel
+
+# A torch that is already installed is kept, whatever its version; else the pinned one comes first, so that nothing
+# else pulls another. Everything installs under the constraints.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || if $(PYTHON) -c "import torch" 2>/dev/null; \
+		then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt torch
+	(grep -v '^torch==' constraints.txt; $(BIN)/python -c "import torch; print('torch==' + torch.__version__)") > .venv/constraints.txt
+	$(BIN)/python -m pip install --quiet -c .venv/constraints.txt -e ".[demo,dev]"
+	touch .venv/ready
+
+clean:
+	rm -rf .venv build dist *.egg-info runs
