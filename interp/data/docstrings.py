@@ -28,7 +28,9 @@ def docstrings(source: bytes) -> Iterator[tuple[str, str]]:
     yield from _found(tree, "module")
 
 
-def _found(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, kind: str) -> Iterator[tuple[str, str]]:
+def _found(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, kind: str
+) -> Iterator[tuple[str, str]]:
     text = ast.get_docstring(node, clean=False)
     if text:
         yield kind, inspect.cleandoc(text)

@@ -1,0 +1,83 @@
+"""What one pass through a model gave."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.types import Activations, Geometry, Site
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one pass gave.
+
+    Args:
+        values: The activations of each site, as the model makes them: `[b, p, d]`, `[b, d]` or maps.
+        grads: The gradient of the summed score at each site; empty where no score was asked for.
+        mask: True where a position holds data; None where all do.
+        output: What the model's forward returned; None where the pass stopped after the last site.
+        geometries: How the positions of each site are laid out.
+        names: The canonical site of each name as it was asked for.
+    """
+
+    values: dict[Site, Tensor]
+    grads: dict[Site, Tensor] = field(default_factory=dict)
+    mask: Bool[Tensor, "b p"] | None = None
+    output: Any = None
+    geometries: Mapping[Site, Geometry] = field(default_factory=dict)
+    names: Mapping[str, Site] = field(default_factory=dict)
+
+    def rows(self, site: Site | str, examples: Int[Tensor, " b"] | Sequence[int] | None = None) -> Activations:
+        """Flatten one site to rows with addresses; padded positions are left out.
+
+        Args:
+            site: A captured site, or the name it was asked by.
+            examples: The dataset's index of each example of the batch; 0, 1, ... by default.
+
+        Raises:
+            ValueError: If the site was not captured, or its tensor has no positions that match the batch.
+        """
+        site = self.names.get(str(site)) or Site.parse(site)
+        if site not in self.values:
+            raise ValueError(f"site is {site}, but this capture holds {', '.join(map(str, self.values))}: ask for it.")
+        values = self._by_position(self.values[site], site)
+        b, p = values.shape[:2]
+        ids = torch.arange(b) if examples is None else torch.as_tensor(examples)
+        if len(ids) != b:
+            raise ValueError(f"examples has {len(ids)} entries, but {site} holds {b} examples: give one for each.")
+        ids = ids.to(values.device, torch.long)
+        keep = self._kept(site, b, p).to(values.device)
+        grads = self._by_position(self.grads[site], site)[keep] if site in self.grads else None
+        positions = torch.arange(p, device=values.device)
+        return Activations(values[keep], ids[:, None].expand(b, p)[keep], positions.expand(b, p)[keep], grads)
+
+    def _kept(self, site: Site, b: int, p: int) -> Bool[Tensor, "b p"]:
+        if self.mask is None or self.values[site].ndim == 2:
+            return torch.ones(b, p, dtype=torch.bool)
+        if self.mask.shape != (b, p):
+            raise ValueError(
+                f"{site} holds {b} examples of {p} positions, but the batch's mask is {tuple(self.mask.shape)}: "
+                "this place has no row for each token; read its tensor from `values`."
+            )
+        return self.mask
+
+    def _by_position(self, values: Tensor, site: Site) -> Float[Tensor, "b p d"]:
+        """One vector a position; positions of a map in row-major order."""
+        geometry = self.geometries.get(site, Geometry())
+        grid = geometry.grid
+        if values.ndim == 2:
+            return values.unsqueeze(1)
+        if values.ndim == 3 and geometry.positions in (None, values.shape[1]):
+            return values
+        if tuple(values.shape[2:]) == grid:  # channels first, as convolutions give them
+            return values.flatten(2).transpose(1, 2)
+        if tuple(values.shape[1:-1]) == grid:
+            return values.flatten(1, -2)
+        raise ValueError(
+            f"{site} holds a tensor of shape {tuple(values.shape)}, but its declared grid is {grid}: "
+            "declare geometry=Geometry('grid', grid=...) for this site, or read the tensor from `values`."
+        )

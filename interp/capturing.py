@@ -1,0 +1,180 @@
+"""One forward (and backward) pass -> activations at the chosen sites; and edits of what flows through them."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.captured import Capture
+from interp.models.base import Model, hook
+from interp.types import Inputs, Site
+
+__all__ = ["Capture", "capture", "edited"]
+
+
+def capture(
+    model: Model,
+    inputs: Inputs,
+    sites: Sequence[str | Site],
+    *,
+    score: Callable[[Any], Tensor] | None = None,
+) -> Capture:
+    """Read activations, all sites in one forward pass, in eval mode; the model is left as it was found.
+
+    Without a score the pass stops as soon as the last site is read. Where a module runs several times, its first
+    run counts.
+
+    Args:
+        model: The model.
+        inputs: One batch.
+        sites: Names, aliases or sites.
+        score: Of what the model's forward returned; summed, and differentiated at every site.
+
+    Raises:
+        ValueError: If a site is unknown or never reached, or no gradient can be taken.
+    """
+    names = {str(site): model.site(site) for site in sites}
+    if not names:
+        raise ValueError("sites is empty, but a capture needs at least one: model.sites() lists them.")
+    wanted = tuple(dict.fromkeys(names.values()))
+    reading = getattr(model, "reading", None)
+    modules = reading(wanted) if reading else {site: model.locate(site) for site in wanted}
+    reader = _Reader(wanted, differentiable=score is not None)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_left_as_found(model, frozen=score is not None))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(score is not None))
+        for site, module in modules.items():
+            stack.callback(hook(module, site, reader.at(site)).remove)
+        output = reader.run(model, inputs)
+        grads = {} if score is None else reader.gradients(score(output))
+    values = {site: reader.values[site].detach() for site in wanted}
+    observe = getattr(model, "observe", lambda _site, _value: None)
+    for site, value in values.items():
+        observe(site, value)
+    geometries = {site: model.geometry(site) for site in wanted}
+    return Capture(values, grads, inputs.mask, _detached(output), geometries, names)
+
+
+@contextlib.contextmanager
+def edited(model: Model, edits: Mapping[Site | str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Replace activations for as long as the block lasts, whatever runs the model inside it.
+
+    Args:
+        model: The model.
+        edits: For each site, a function from the activations to those that take their place, of the same shape.
+
+    Raises:
+        ValueError: If a site is unknown, or an edit changes the shape.
+    """
+    changes = {model.site(site): change for site, change in edits.items()}
+    with contextlib.ExitStack() as stack:
+        for site, change in changes.items():
+            stack.callback(hook(model.locate(site), site, _checked(site, change)).remove)
+        yield
+
+
+def _checked(site: Site, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def apply(value: Tensor) -> Tensor:
+        new = change(value)
+        if not isinstance(new, Tensor) or new.shape != value.shape:
+            found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise ValueError(
+                f"the edit of {site} gave {found}, but the model needs {tuple(value.shape)}: keep the shape."
+            )
+        return new
+
+    return apply
+
+
+class _Stop(BaseException):
+    """Every site is read. Not an Exception, so that no model's own `except Exception` takes it."""
+
+
+class _Reader:
+    """Keeps the first value seen at each site."""
+
+    def __init__(self, wanted: Sequence[Site], *, differentiable: bool) -> None:
+        self.values: dict[Site, Tensor] = {}
+        self._wanted, self._differentiable = wanted, differentiable
+
+    def at(self, site: Site) -> Callable[[Tensor], Tensor | None]:
+        def see(value: Tensor) -> Tensor | None:
+            if site in self.values:
+                return None
+            if self._differentiable:
+                return self._join(site, value)
+            # A copy: what the model does in place later must not reach it.
+            self.values[site] = value.detach().clone()
+            if len(self.values) == len(self._wanted):
+                raise _Stop
+            return None
+
+        return see
+
+    def _join(self, site: Site, value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            raise ValueError(f"{site} holds {value.dtype}, which has no gradient: leave it out or drop the score.")
+        # Where the graph does not reach this place (parameters are frozen), a leaf starts it.
+        kept = value.clone() if value.requires_grad else value.detach().clone().requires_grad_()
+        self.values[site] = kept
+        return kept.clone()  # the model may write to its own copy
+
+    def run(self, model: Model, inputs: Inputs) -> Any:
+        try:
+            output = model.forward(inputs)
+        except _Stop:
+            return None
+        missed = [site for site in self._wanted if site not in self.values]
+        if missed:
+            raise ValueError(
+                f"{', '.join(map(str, missed))} was never reached by the forward pass of {model.name}: "
+                "the module exists but did not run (a switched-off branch or head); choose a site beside it."
+            )
+        return output
+
+    def gradients(self, score: Tensor) -> dict[Site, Tensor]:
+        if not isinstance(score, Tensor) or not score.requires_grad:
+            raise ValueError(
+                f"score gave {type(score).__name__} that does not depend on {', '.join(map(str, self.values))}: "
+                "return a tensor computed from the model's output, without detach() or item()."
+            )
+        # A site that the score does not depend on has gradient zero.
+        grads = torch.autograd.grad(score.sum(), list(self.values.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(self.values, grads, strict=True))
+
+
+@contextlib.contextmanager
+def _left_as_found(model: Model, *, frozen: bool) -> Iterator[None]:
+    """Eval mode (and no parameter asking for a gradient) inside the block; every flag back after it."""
+    modules = list(getattr(model, "modules", model.module.modules)())
+    modes = [(module, module.training) for module in modules]
+    parameters = {id(p): p for module in modules for p in module.parameters(recurse=False)}.values()
+    asking = [p for p in parameters if frozen and p.requires_grad]
+    try:
+        for module in modules:
+            module.training = False
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+def _detached(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.detach()
+    if isinstance(output, dict):  # keeps the class: a Hugging Face output is a dict too
+        return type(output)(**{key: _detached(value) for key, value in output.items()})
+    if isinstance(output, tuple | list):
+        parts = [_detached(part) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{f.name: _detached(getattr(output, f.name)) for f in fields(output) if f.init})
+    return output

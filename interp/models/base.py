@@ -1,0 +1,108 @@
+"""What models share: naming a site, hooking it, hashing the weights."""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from interp.types import Site
+
+if TYPE_CHECKING:
+    from interp.types import Model
+else:
+    # Checking the protocol while running would read each of its members, and reading a fingerprint hashes the weights.
+    Model = Any
+
+__all__ = ["Fingerprint", "Model", "hook", "hooks_of", "unknown_site"]
+
+
+def unknown_site(name: str, names: Collection[str], model: str) -> ValueError:
+    """The error for a site that a model does not have, with the names nearest to it."""
+    near = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or sorted(names)[:4]
+    return ValueError(
+        f"site is {name!r}, but {model} has no such place; the nearest are {', '.join(near)}. "
+        "model.sites() lists all of them."
+    )
+
+
+def hook(module: nn.Module, site: Site, change: Callable[[Any], Any]) -> RemovableHandle:
+    """Show the value at a site to `change` each time the module runs.
+
+    Args:
+        module: The module whose output (or first input, for `@in`) is read.
+        site: Which side of the module, and which element of a tuple.
+        change: Takes the value; what it returns replaces it, None leaves it alone.
+    """
+
+    def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+        new = change(_element(output, site))
+        return None if new is None else _with_element(output, site.index, new)
+
+    def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        named = dict(enumerate(args)) | kwargs
+        places = [place for place, value in named.items() if isinstance(value, Tensor)]
+        if site.index >= len(places):
+            raise ValueError(f"site is {site}, but its module is given {len(places)} tensors: read its output instead.")
+        new = change(named[places[site.index]])
+        if new is None:
+            return None
+        named[places[site.index]] = new
+        return tuple(named[i] for i in range(len(args))), {key: named[key] for key in kwargs}
+
+    if site.io == "in":
+        return module.register_forward_pre_hook(on_input, with_kwargs=True)
+    return module.register_forward_hook(on_output)
+
+
+def hooks_of(module: nn.Module) -> Iterator[Callable[..., Any]]:
+    """Every hook, forward and backward, that a module carries."""
+    for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks):
+        yield from hooks.values()
+
+
+def _element(output: Any, site: Site) -> Tensor:
+    parts = list(output.values()) if isinstance(output, Mapping) else output
+    if isinstance(parts, Tensor):
+        parts = (parts,)
+    if not isinstance(parts, tuple | list) or site.index >= len(parts) or not isinstance(parts[site.index], Tensor):
+        found = type(output).__name__ if not isinstance(parts, tuple | list) else [type(p).__name__ for p in parts]
+        raise ValueError(
+            f"site is {site}, but element {site.index} of its module's output is no tensor (the output is {found}): "
+            "choose another element with @out[index], or a module inside this one."
+        )
+    return parts[site.index]
+
+
+def _with_element(output: Any, index: int, new: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return new
+    if isinstance(output, Mapping):  # the outputs of Hugging Face models: named, ordered, rebuilt by keyword
+        return type(output)(**{key: new if i == index else value for i, (key, value) in enumerate(output.items())})
+    parts = [new if i == index else part for i, part in enumerate(output)]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+
+class Fingerprint:
+    """Hash of weights, made again only when a tensor was replaced or written to since the last call."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._value = ""
+
+    def of(self, state: Mapping[str, Any]) -> str:
+        """Sha256 over the sorted (name, dtype, shape, bytes) of a state dict."""
+        tensors = {name: state[name] for name in sorted(state) if isinstance(state[name], Tensor)}
+        key = tuple((name, t.data_ptr(), t._version) for name, t in tensors.items())
+        if key != self._key:
+            digest = hashlib.sha256()
+            for name, tensor in tensors.items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+                # A flat copy on the CPU: scalars and strided tensors cannot be viewed as bytes.
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+            self._key, self._value = key, digest.hexdigest()
+        return self._value

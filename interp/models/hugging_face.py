@@ -1,0 +1,105 @@
+"""Hugging Face checkpoints and loaded models, as bridged text models."""
+
+import contextlib
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from interp.models.bridge import BridgeModel, bridged
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def from_checkpoint(
+    source: str, *, name: str, local: bool, device: str | torch.device, dtype: torch.dtype, tokenizer: Any = None
+) -> BridgeModel:
+    """Load a text model and its tokenizer.
+
+    Args:
+        source: A folder, or an id of the hub.
+        name: What manifests call it.
+        local: Never ask the network.
+        device: Where it runs.
+        dtype: Of its weights.
+        tokenizer: Instead of the checkpoint's own.
+
+    Raises:
+        ValueError: If the checkpoint is not a text encoder or a causal language model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(source, local_files_only=local)
+    loader = _loader(config, source)
+    # A head that the checkpoint lacks is drawn at random: from a fixed seed, and off the caller's generator.
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(0)
+        model, report = loader.from_pretrained(
+            source, config=config, dtype=dtype, local_files_only=local, output_loading_info=True
+        )
+    lacking = [key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+    if lacking:
+        raise ValueError(
+            f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights below the head, {lacking[0]} first: "
+            "its config.json and its weights do not belong together."
+        )
+    tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, local_files_only=local)
+    return from_loaded(model.eval().to(device), name=name, tokenizer=tokenizer, untrained=tuple(report["missing_keys"]))
+
+
+def from_loaded(model: Any, *, name: str, tokenizer: Any = None, untrained: Sequence[str] = ()) -> BridgeModel:
+    """Bridge a model in memory, which stays as it is: the bridge is built on a copy that shares its weights.
+
+    Raises:
+        ValueError: If TransformerLens has no adapter for the model's class.
+    """
+    shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    twin.set_attn_implementation("eager")  # the only one that shows attention scores
+    try:
+        bridge = bridged(twin, name=name, tokenizer=copy.deepcopy(tokenizer))
+    except ValueError as error:
+        raise ValueError(
+            f"source is a {type(model).__name__}, for which TransformerLens has no bridge ({error}): load the class "
+            "with its language-model head, or read it by plain hooks, interp.models.torch_module.TorchModel(module)."
+        ) from error
+    return BridgeModel(bridge, name=name, tokenizer=tokenizer, plain=model, untrained=untrained)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and the report of missing heads, which the caller judges."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _loader(config: Any, source: str) -> Any:
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+    )
+
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if architecture.endswith(_CAUSAL):
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return AutoModelForMaskedLM
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    raise ValueError(
+        f"source is {source!r}, which holds {architecture or type(config).__name__}, but only text encoders and causal "
+        "language models are loaded by name: load it with transformers and give load_model the module."
+    )
