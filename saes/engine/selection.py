@@ -76,7 +76,8 @@ def concatenated(parts: Sequence[Candidates]) -> Candidates:
         torch.cat([p.indices for p in parts]),
         torch.cat([p.values for p in parts]),
         torch.cat(scores) if scores else None,
-        parts[0].k,
+        # One chunk with a short row makes the whole batch one of rows of any length.
+        parts[0].k if len({part.k for part in parts}) == 1 else None,
     )
 
 
