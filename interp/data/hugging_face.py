@@ -43,16 +43,7 @@ def load(
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _saved(path, split, streaming)
     if path.is_file():
-        if path.suffix.lower() not in _BUILDERS:
-            raise ValueError(
-                f"name_or_folder is {path}, but a data file ends in one of {', '.join(_BUILDERS)}: convert it."
-            )
-        if path.suffix.lower() == ".tsv":
-            options.setdefault("sep", "\t")
-        builder = _BUILDERS[path.suffix.lower()]
-        return datasets.load_dataset(
-            builder, data_files={"train": str(path)}, split=split, streaming=streaming, **options
-        )
+        return _file(path, split, streaming, options)
     source = str(path if path.exists() else name_or_folder)
     try:
         return datasets.load_dataset(source, config, split=split, streaming=streaming, revision=revision, **options)
@@ -74,3 +65,19 @@ def _saved(path: Path, split: str, streaming: bool) -> Any:
             raise ValueError(f"split is {split!r}, but {path} holds {', '.join(found)}: give one of them.")
         found = found[split]
     return found.to_iterable_dataset() if streaming else found
+
+
+def _file(path: Path, split: str, streaming: bool, options: dict[str, Any]) -> Any:
+    """One file of rows; it is all `train`."""
+    import datasets
+
+    kind = path.suffix.lower()
+    if kind not in _BUILDERS:
+        raise ValueError(
+            f"name_or_folder is {path}, but a data file ends in one of {', '.join(_BUILDERS)}: convert it."
+        )
+    separator = {"sep": "\t"} if kind == ".tsv" else {}
+    files = {"train": str(path)}
+    return datasets.load_dataset(
+        _BUILDERS[kind], data_files=files, split=split, streaming=streaming, **{**separator, **options}
+    )

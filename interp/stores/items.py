@@ -1,0 +1,89 @@
+"""What examples were made from, on disk: any item by its number, no table in memory."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from interp.types import Item
+
+
+def pack_items(items: Sequence[Item]) -> dict[str, Tensor]:
+    """Items as tensors: values one after another, and where each item's begin."""
+    labels = [json.dumps(dict(item.labels), sort_keys=True).encode() if item.labels else b"" for item in items]
+    pieces = [piece.encode("utf-8", "surrogatepass") for item in items for piece in item.pieces]
+    packed = {
+        "labels": _bytes(labels),
+        "label_offsets": _offsets([len(label) for label in labels]),
+        "pieces": _bytes(pieces),
+        "piece_offsets": _offsets([len(piece) for piece in pieces]),
+        "item_pieces": _offsets([len(item.pieces) for item in items]),
+    }
+    if any(item.tokens is not None for item in items):
+        tokens = [torch.zeros(0, dtype=torch.int32) if item.tokens is None else item.tokens.int() for item in items]
+        packed |= {"tokens": torch.cat(tokens), "token_offsets": _offsets([len(part) for part in tokens])}
+    return packed
+
+
+def unpack_item(packed: dict[str, Tensor], index: int) -> Item:
+    """One item of a packed run."""
+    low, high = _range(packed["item_pieces"], index)
+    ends = packed["piece_offsets"][low : high + 1].tolist()
+    text = bytes(packed["pieces"][ends[0] : ends[-1]].numpy())
+    pieces = tuple(
+        text[a - ends[0] : b - ends[0]].decode("utf-8", "surrogatepass")
+        for a, b in zip(ends[:-1], ends[1:], strict=True)
+    )
+    tokens = None
+    if "tokens" in packed:
+        tokens = packed["tokens"][slice(*_range(packed["token_offsets"], index))].long()
+    label = bytes(packed["labels"][slice(*_range(packed["label_offsets"], index))].numpy())
+    return Item(tokens, pieces, json.loads(label) if label else {})
+
+
+class ItemTable(Sequence[Item]):
+    """The items of all shards, read when asked for.
+
+    Args:
+        counts: Items in each shard.
+        load: Gives the packed tensors of a shard.
+    """
+
+    def __init__(self, counts: Sequence[int], load: Callable[[int], dict[str, Tensor]]) -> None:
+        self._starts = np.cumsum([0, *counts])
+        self._load = load
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(f"item is {index}, but the store holds items 0 to {len(self) - 1}.")
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return unpack_item(self._load(shard), number - int(self._starts[shard]))
+
+
+def _range(offsets: Int[Tensor, " n_plus_1"], index: int) -> tuple[int, int]:
+    return int(offsets[index]), int(offsets[index + 1])
+
+
+def _offsets(lengths: Sequence[int]) -> Int[Tensor, " n_plus_1"]:
+    return torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int64))
+
+
+def _bytes(parts: Sequence[bytes]) -> UInt8[Tensor, " n"]:
+    return torch.from_numpy(np.frombuffer(b"".join(parts), np.uint8).copy())

@@ -1,0 +1,105 @@
+"""One safetensors file: written whole, opened by mmap, checked before it is believed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from interp.durability import write_bytes
+from interp.types import JSON
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
+_LENGTH = 8  # bytes that hold the header's length, little-endian
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> JSON:
+    """Write tensors as one file.
+
+    Returns:
+        What a manifest keeps of the file: `bytes` and `sha256`.
+    """
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    return {"bytes": len(data), "sha256": write_bytes(path, data)}
+
+
+class Shard:
+    """The tensors of one file, in memory only where they are touched.
+
+    Args:
+        path: The file.
+        record: Its `bytes` and `sha256`, from the manifest.
+
+    Raises:
+        ValueError: If the file is missing, of another length, or its header does not fit its length.
+    """
+
+    def __init__(self, path: Path, record: JSON) -> None:
+        self.path, self._record = path, record
+        if not path.is_file():
+            raise ValueError(f"{path} is missing, but the manifest lists it: copy it back, or harvest again.")
+        found = path.stat().st_size
+        if found != record["bytes"]:
+            raise ValueError(
+                f"{path} holds {found} bytes, but the manifest says {record['bytes']}: the file was cut or changed; "
+                "copy it again, or harvest again."
+            )
+        self._parts = _parts(path, found)
+
+    def read(self) -> dict[str, Tensor]:
+        """The tensors, backed by a private mapping of the file."""
+        # The mapping outlives the descriptor, which `mmap.mmap` would keep open: 1024 shards are too many for that.
+        raw = torch.from_file(str(self.path), shared=False, size=self._record["bytes"], dtype=torch.uint8)
+        return {
+            name: raw[start:stop].view(dtype).view(shape) for name, (dtype, shape, start, stop) in self._parts.items()
+        }
+
+    def verify(self) -> None:
+        """Compare the content with the manifest.
+
+        Raises:
+            ValueError: If a byte was changed.
+        """
+        with self.path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self._record["sha256"]:
+            raise ValueError(
+                f"{self.path} has sha256 {found[:12]}..., but the manifest says {self._record['sha256'][:12]}...: "
+                "its content was changed; copy it again, or harvest again."
+            )
+
+
+def _parts(path: Path, size: int) -> dict[str, tuple[torch.dtype, list[int], int, int]]:
+    """Type, shape and place of each tensor."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        header: dict[str, Any] = {}
+        if _LENGTH + length <= size:
+            try:
+                header = json.loads(file.read(length))
+                header.pop("__metadata__", None)
+                return {name: _part(entry, _LENGTH + length, size) for name, entry in header.items()}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                pass
+    raise ValueError(f"{path} is no safetensors file of {size} bytes (its header does not fit): harvest again.")
+
+
+def _part(entry: JSON, base: int, size: int) -> tuple[torch.dtype, list[int], int, int]:
+    dtype, shape = DTYPES[entry["dtype"]], [int(axis) for axis in entry["shape"]]
+    start, stop = (base + int(offset) for offset in entry["data_offsets"])
+    count = torch.Size(shape).numel()
+    if not base <= start <= stop <= size or stop - start != count * dtype.itemsize or start % dtype.itemsize:
+        raise ValueError("a tensor lies outside the file")
+    return dtype, shape, start, stop

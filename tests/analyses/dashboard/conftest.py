@@ -1,0 +1,109 @@
+import argparse
+import difflib
+import inspect
+import json
+import re
+import textwrap
+
+import pytest
+import torch
+
+from analyses.dictionary.bundle import FeatureDictionary
+from interp.stores.memory import MemoryStore
+from interp.types import Activations, Item, Latents
+
+HOSTILE = (
+    '</script><img src=x onerror="window.hacked=1">',
+    "<!--",
+    "\u2028",
+    "\u2029",
+    "\u202eevil",
+    "&lt;b&gt;",
+    "\x00",
+)
+CONCEPTS = (
+    r"\(",
+    r"\d",
+    r"\n",
+    r"^ ?[A-Z]",
+    r"_",
+    r"^ the$",
+    r"ing$",
+    r"[.,:;]",
+    r"self",
+    r"^ +$",
+    r"return",
+    r"[\"']",
+)
+
+
+def stdlib_items():
+    """Real text with its labels: docstrings of the standard library, cut into pieces, and one item that attacks."""
+    items = [Item(pieces=("plain ", *HOSTILE, " end"), labels={"package": HOSTILE[0], "kind": "attack"})]
+    for module in (argparse, difflib, json, textwrap):
+        for name, thing in sorted(vars(module).items()):
+            text = inspect.getdoc(thing) if callable(thing) else None
+            if text and thing.__module__.startswith(module.__name__):
+                kind = "class" if inspect.isclass(thing) else "function"
+                pieces = re.findall(r" ?\w+|\n|\s{2,}|[^\w\s]|\s", f"{name}\n\n{text}")[:200]
+                items.append(
+                    Item(pieces=tuple(pieces), labels={"package": "stdlib", "module": module.__name__, "kind": kind})
+                )
+    return items
+
+
+class Concepts:
+    """Directions that fire on what a piece looks like: one planted concept and a little of the others."""
+
+    trainable, site, labels, provenance, arguments = False, None, {}, {}, {}
+
+    def __init__(self, d_sae, signed=False):
+        generator = torch.Generator().manual_seed(0)
+        self.d_in, self.d_sae, self.signed = len(CONCEPTS), d_sae, signed
+        self.weights = torch.eye(self.d_in).repeat(-(-d_sae // self.d_in), 1)[:d_sae]
+        self.weights = self.weights + 0.25 * torch.randn(d_sae, self.d_in, generator=generator)
+        self.weights[5::23] = 0  # Dead.
+
+    @property
+    def W_dec(self):
+        return self.weights
+
+    @property
+    def W_enc(self):
+        return None if self.signed else self.weights.T
+
+    def encode(self, x):
+        codes = x @ self.weights.T
+        strength = codes.abs() if self.signed else codes
+        return Latents.from_dense(torch.where(strength > 0.45, codes, 0.0))
+
+    def decode(self, latents):
+        return latents.dense() @ self.weights
+
+
+def build(path, d_sae=150, signed=False):
+    items = stdlib_items()
+    generator = torch.Generator().manual_seed(1)
+    values = torch.tensor([[float(bool(re.search(c, p))) for c in CONCEPTS] for item in items for p in item.pieces])
+    values = values * (0.4 + 3 * torch.rand(values.shape, generator=generator)) + 0.2 * torch.randn(
+        values.shape, generator=generator
+    )
+    values[: len(items[0].pieces), 0] = 9.0  # The attack is the top example of every feature of the first concept.
+    example = torch.tensor([i for i, item in enumerate(items) for _ in item.pieces])
+    position = torch.tensor([p for item in items for p in range(len(item.pieces))])
+    store = MemoryStore(Activations(values, example, position), items=items, site="blocks.3.hook_resid_post")
+    bundle = FeatureDictionary.build(Concepts(d_sae, signed), store, path, progress=False)
+    names = ("opening brackets", "digits", "line breaks", "capitalised", "underscores", "the", "-ing", "punctuation")
+    named = {i: (f"{names[i]}", 0.95 - i / 20) for i in range(8) if i != 5}
+    bundle.label(named | {2: (HOSTILE[0], 0.875)})
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("bundles") / "planted")
+
+
+@pytest.fixture(scope="session")
+def signed_path(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("bundles") / "signed", d_sae=20, signed=True)
