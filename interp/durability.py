@@ -165,6 +165,7 @@ class AppendedFile:
         self.length = length
 
     def write(self, text: str) -> None:
+        """Append text."""
         data = memoryview(text.encode())
         with explained(self.path):
             while data:
@@ -173,10 +174,12 @@ class AppendedFile:
                 data = data[done:]
 
     def sync(self) -> None:
+        """Wait until all is on the disk."""
         with explained(self.path):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
+        """Close the file; a second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

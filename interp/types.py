@@ -91,7 +91,8 @@ class Geometry:
     @classmethod
     def from_json(cls, values: JSON) -> "Geometry":
         """Inverse of `to_json`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: JSON = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,15 @@ class Activations:
 
     def _map(self, change: Any) -> "Activations":
         parts = (self.values, self.example, self.position, self.grads, self.target)
-        return Activations(*(None if part is None else change(part) for part in parts))
+        changed: list[Any] = [None if part is None else change(part) for part in parts]
+        return Activations(*changed)
 
     @staticmethod
     def concatenate(parts: Sequence["Activations"]) -> "Activations":
         """Rows of all parts, in order; optional fields must be in all of them or in none."""
         columns = zip(*((p.values, p.example, p.position, p.grads, p.target) for p in parts), strict=True)
-        return Activations(*(None if column[0] is None else torch.cat(column) for column in columns))
+        joined: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
+        return Activations(*joined)
 
 
 class Latents:
@@ -312,14 +315,22 @@ class Directions(Protocol):
     provenance: JSON
 
     @property
-    def W_dec(self) -> Float[Tensor, "d_sae d_in"]: ...
+    def W_dec(self) -> Float[Tensor, "d_sae d_in"]:
+        """The direction each feature writes."""
+        ...
 
     @property
-    def W_enc(self) -> Float[Tensor, "d_in d_sae"] | None: ...
+    def W_enc(self) -> Float[Tensor, "d_in d_sae"] | None:
+        """The direction each feature reads; None where encoding is not linear."""
+        ...
 
-    def encode(self, x: Float[Tensor, "n d_in"]) -> Latents: ...
+    def encode(self, x: Float[Tensor, "n d_in"]) -> Latents:
+        """Sparse codes of activations in the model's units."""
+        ...
 
-    def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]: ...
+    def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]:
+        """Activations of sparse codes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -360,7 +371,9 @@ class Model(Protocol):
         """The module whose input or output is read."""
         ...
 
-    def geometry(self, site: Site) -> Geometry: ...
+    def geometry(self, site: Site) -> Geometry:
+        """How the positions of a site are laid out."""
+        ...
 
     def forward(self, inputs: Inputs) -> Any:
         """Run the model; what it returns is what scores and losses take."""

@@ -39,8 +39,8 @@ class SAE(nn.Module):
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)
     """Parameters and buffers in the unit of the latents: they are scaled when a normaliser is folded in."""
 
-    W_enc: nn.Parameter  # type: ignore[assignment]
-    W_dec: nn.Parameter  # type: ignore[assignment]
+    W_enc: nn.Parameter
+    W_dec: nn.Parameter
 
     def __init__(self, *, d_in: int, d_sae: int, seed: int = 0, **own: Any) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class SAE(nn.Module):
         return pre_acts
 
     def moved_thresholds(self, latents: Latents) -> dict[str, Tensor]:
-        """New values of buffers that follow the training batches (evaluation thresholds); pure, called by the Trainer."""
+        """New values of buffers that follow the training batches (evaluation thresholds); the Trainer writes them."""
         return {}
 
     def default_penalties(self) -> tuple[Any, ...]:
@@ -213,7 +213,8 @@ def check_k(name: str, k: int, d_sae: int) -> None:
     """
     if not isinstance(k, int) or not 1 <= k <= d_sae:
         raise ValueError(
-            f"{name} is {k!r}, but it is a whole number in 1..d_sae = {d_sae}: choose fewer latents a row or a larger d_sae."
+            f"{name} is {k!r}, but it is a whole number in 1..d_sae = {d_sae}: "
+            "choose fewer latents a row or a larger d_sae."
         )
 
 

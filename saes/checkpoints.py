@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -100,7 +100,9 @@ def _restore(trainer: "Trainer", tensors: dict[str, Tensor], counters: dict[str,
             if moments:
                 optimizer.state[parameter] = {key: _like(value, parameter) for key, value in moments.items()}
         state = f"{job.name}.state."
-        moved = {n.removeprefix(state): t.to(trainer.device) for n, t in tensors.items() if n.startswith(state)}
+        moved: dict[str, Any] = {
+            n.removeprefix(state): t.to(trainer.device) for n, t in tensors.items() if n.startswith(state)
+        }
         trainer.states[i] = TrainState(**moved, **counters[job.name or ""])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from interp.progress import Progress
 from interp.types import Activations, ActivationStore
 from saes import normalising
 from saes.base import SAE
@@ -64,19 +65,18 @@ class Trainer:
 
     def run(self) -> list[SAE]:
         """Train to the end and return the SAEs, folded into the model's units, in eval mode."""
-        from interp.progress import progress
-
         folder, config = self.run_folder, self.config
-        for batch in progress(
-            self._batches(), total=config.steps, start=self.steps, name="training", show=self.progress
-        ):
-            log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps
-            metrics = self.step(batch, log=log)
-            if folder is not None:
-                folder.record(metrics)
-                due = config.checkpoint_every and self.steps % config.checkpoint_every == 0
-                if due and self.steps < config.steps:
-                    folder.checkpoint(self)
+        with Progress("training", total=config.steps, unit="step", shown=self.progress) as bar:
+            bar.update(self.steps)
+            for batch in self._batches():
+                log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps
+                metrics = self.step(batch, log=log)
+                bar.update(1)
+                if folder is not None:
+                    folder.record(metrics)
+                    due = config.checkpoint_every and self.steps % config.checkpoint_every == 0
+                    if due and self.steps < config.steps:
+                        folder.checkpoint(self)
         trained = self.export()
         if folder is not None:
             folder.finish(self, trained)

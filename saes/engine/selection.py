@@ -129,7 +129,7 @@ def top_rows(scores: Float[Tensor, "n m"], k: int, groups: int = 16) -> tuple[Fl
     n, m = scores.shape
     width = m // groups
     if m % groups or width < 2 * k:
-        return scores.topk(k, dim=1, sorted=False)  # type: ignore[return-value]
+        return scores.topk(k, dim=1, sorted=False)
     grouped = scores.view(n, groups, width)
     _, best = (
         top_rows(grouped.amax(dim=1), k, 4) if width >= 8 * k else grouped.amax(dim=1).topk(k, dim=1, sorted=False)

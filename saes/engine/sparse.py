@@ -104,9 +104,9 @@ def kept_pre_acts(
         b_enc: Encoder bias.
         support: Which pre-activations; its values must be theirs (they are not computed again).
     """
-    return _KeptPreActs.apply(x, b_dec, W_enc, b_enc, support.values.detach(), support.detach())  # type: ignore[no-any-return]
+    return _KeptPreActs.apply(x, b_dec, W_enc, b_enc, support.values.detach(), support.detach())
 
 
 def decode(latents: Latents, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "n d_in"]:
     """`latents @ W_dec` over the kept codes, differentiable in both."""
-    return _Decode.apply(latents.values, W_dec, latents.detach())  # type: ignore[no-any-return]
+    return _Decode.apply(latents.values, W_dec, latents.detach())

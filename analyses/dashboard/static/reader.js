@@ -171,6 +171,7 @@ var unweave = (function () {
 
   async function route() {
     let [name, index] = place();
+    feature = -1; // What is still on its way is not shown any more.
     if (!bundles.has(name)) { if (name) return state("There is no dictionary “" + name + "” on this page."); name = bundles.keys().next().value; }
     if (!current || current.name !== name) {
       state("Loading " + name + " …");
@@ -178,7 +179,6 @@ var unweave = (function () {
       try { bundle = await open(name); } catch (error) { return state(error.message, route); }
       if (location.hash && place()[0] !== name) return;
       current = bundle;
-      feature = -1;
       $("bundle").value = name;
       $("about").textContent = summary(bundle);
       filter();
@@ -197,6 +197,7 @@ var unweave = (function () {
 
   // ---- one feature ----
   function state(text, again) {
+    $("feature").removeAttribute("aria-busy");
     const box = el("p", { class: again ? "state bad" : "state", role: again ? "alert" : "status" }, text, again ? el("button", { type: "button", onclick: again }, "Try again") : null);
     $("feature").replaceChildren(box);
   }

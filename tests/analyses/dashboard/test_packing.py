@@ -23,6 +23,11 @@ def packed(bundle_path):
     return PackedBundle("planted", FeatureDictionary(bundle_path))
 
 
+@pytest.fixture(scope="module")
+def chunks(packed):
+    return [arguments(chunk) for chunk in packed.chunks()]
+
+
 @pytest.mark.parametrize("text", ["</script>", "<!--", "]]>", "&lt;", "\u2028\u2029", "\ud800", "é\x00\\\"'"])
 def test_no_text_leaves_its_script(text):
     data = script("unweave.receive", {text: [text]})
@@ -35,8 +40,7 @@ def test_what_is_not_finite_has_no_number():
     assert plain([np.float32(0.1), math.nan, math.inf, np.int64(3), "a"]) == [0.1, None, None, 3, "a"]
 
 
-def test_chunks_border_at_64_features(packed):
-    chunks = [arguments(chunk) for chunk in packed.chunks()]
+def test_chunks_border_at_64_features(chunks):
     assert FEATURES_A_CHUNK == 64
     assert [chunk[:2] for chunk in chunks] == [["planted", 0], ["planted", 1], ["planted", 2]]
     assert [len(chunk[2]["features"]) for chunk in chunks] == [64, 64, 22]
@@ -53,9 +57,9 @@ def test_the_table_holds_the_bundles_columns(packed, bundle_path):
 
 
 @pytest.mark.parametrize("feature", [0, 5, 63, 64, 149])
-def test_a_feature_is_what_the_bundle_says(packed, bundle_path, feature):
+def test_a_feature_is_what_the_bundle_says(chunks, bundle_path, feature):
     bundle = FeatureDictionary(bundle_path)
-    chunk = arguments(list(packed.chunks())[feature // 64])[2]
+    chunk = chunks[feature // 64][2]
     found = chunk["features"][feature % 64]
     histogram = bundle.features()["histogram"][feature]
     rebuilt = np.zeros_like(histogram)
