@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from interp.durability import write_json
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from analyses.dictionary.bundle import FeatureDictionary
     from interp.types import ActivationStore, Model
     from saes.base import SAE
+    from saes.metrics.splicing import TextModel
 
 _LABELS = ("package", "kind")
 _GOOD = 0.95
@@ -58,7 +59,7 @@ def run(arguments: Arguments) -> None:
     summary, bundles = [], {}
     for name, sae in trained.items():
         start = time.perf_counter()
-        found = evaluate(sae, held_out, model=model)
+        found = evaluate(sae, held_out, model=cast("TextModel", model))
         _say(f"{name} on {found.rows:,} held-out tokens\n{found}\n")
         bundles[name] = _dictionary(arguments, sae, train_store, held_out, name)
         summary.append(
