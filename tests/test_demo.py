@@ -1,0 +1,49 @@
+"""The demo's whole path in small, with every socket blocked."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyses.commands import demo
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Refuse and record every connection and every look-up of a name."""
+    asked: list[Any] = []
+
+    def refuse(*address: Any, **_: Any) -> Any:
+        asked.append(address)
+        raise OSError("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    return asked
+
+
+def test_the_demo_runs_without_a_network(
+    tmp_path: Path, no_network: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = demo.Arguments(
+        out=tmp_path / "demo", tokens=6_000, held_out_tokens=3_000, d_sae=256, k=8, steps=12, quiet=True
+    )
+    demo.run(arguments)
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    assert [entry["method"] for entry in summary] == ["TopK", "BatchTopK"]
+    for entry in summary:
+        assert entry["site"] == "blocks.3" and entry["d_in"] == 384 and entry["d_sae"] == 256 and entry["k"] == 8
+        assert entry["tokens"] >= 6_000 and 0 < entry["fvu"] < 1 and 0 <= entry["dead"] <= 1 and entry["seconds"] > 0
+        assert entry["l0"] == pytest.approx(8, rel=0.5)
+    page = tmp_path / "demo" / "index.html"
+    assert "page/index.html" in page.read_text() and (tmp_path / "demo" / "page" / "index.html").exists()
+    assert "batch_topk" in capsys.readouterr().out
+    assert no_network == []
+
+    first = {p: p.read_bytes() for p in sorted((tmp_path / "demo").rglob("*.safetensors"))}
+    demo.run(arguments)  # Every stage is there: it goes on, and changes nothing.
+    assert first == {p: p.read_bytes() for p in sorted((tmp_path / "demo").rglob("*.safetensors"))}
