@@ -1,7 +1,7 @@
 """What a penalty sees of a training step, and what it gives back."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -56,6 +56,7 @@ class Step:
         return self.sae.pre_acts(self.x, features)
 
 
+@runtime_checkable
 class Penalty(Protocol):
     """A term added to the loss: a pure function of a step. A dataclass of plain values, so that runs can record it."""
 

@@ -10,7 +10,7 @@ import torch
 
 from analyses.dictionary.bundle import FeatureDictionary
 from interp.stores.memory import MemoryStore
-from interp.types import Activations, Item, Latents
+from interp.types import Activations, Geometry, Item, Latents
 
 HOSTILE = (
     '</script><img src=x onerror="window.hacked=1">',
@@ -107,3 +107,14 @@ def bundle_path(tmp_path_factory):
 @pytest.fixture(scope="session")
 def signed_path(tmp_path_factory):
     return build(tmp_path_factory.mktemp("bundles") / "signed", d_sae=20, signed=True)
+
+
+@pytest.fixture(scope="session")
+def grid_path(tmp_path_factory):
+    """Six images of 2 x 3 patches behind a class token; every position has its rows."""
+    values = torch.rand(6 * 7, len(CONCEPTS), generator=torch.Generator().manual_seed(2))
+    rows = Activations(values, torch.arange(42) // 7, torch.arange(42) % 7)
+    store = MemoryStore(rows, geometry=Geometry("grid", (2, 3), prefix=1), items=[Item(labels={"class": "a"})] * 6)
+    path = tmp_path_factory.mktemp("bundles") / "grid"
+    FeatureDictionary.build(Concepts(12), store, path, progress=False)
+    return path

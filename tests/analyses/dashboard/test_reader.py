@@ -27,11 +27,13 @@ BIG = 131_072
 
 
 @pytest.fixture(scope="module")
-def page(bundle_path, signed_path, tmp_path_factory):
-    """A page of two dictionaries and a third that is only a table, of 131,072 features, whose chunks are missing."""
-    index = export_page([bundle_path, signed_path], tmp_path_factory.mktemp("page") / "page", title="<b>Test</b>")
+def page(bundle_path, signed_path, grid_path, tmp_path_factory):
+    """A page of three dictionaries and a fourth that is only a table, of 131,072 features, whose chunks are missing."""
+    index = export_page(
+        [bundle_path, signed_path, grid_path], tmp_path_factory.mktemp("page") / "page", title="<b>Test</b>"
+    )
     data = index.parent / "data"
-    names = [{"name": name} for name in ("planted", "signed", "big")]
+    names = [{"name": name} for name in ("planted", "signed", "grid", "big")]
     (data / "page.js").write_bytes(script("unweave.receive", None, "page", {"bundles": names}))
     (data / "big").mkdir()
     random = np.random.default_rng(0)
@@ -179,6 +181,21 @@ def test_heat_is_the_windows_activation_on_one_scale(reader, signed_path):
         assert f"at position {example['start'] + place}" in tip
     full = max(abs(e["activation"]) for e in FeatureDictionary(signed_path).feature(3))
     assert f"{full:.3g}" in reader.texts(".legend")[0]
+
+
+def test_patches_are_shown_as_the_grid_without_the_prefix(reader, grid_path):
+    reader.open("#grid/0")
+    examples = [e for e in FeatureDictionary(grid_path).feature(0) if e["bin"] == "top"]
+    shown = reader.js(
+        "return [...document.querySelectorAll('.example')].map((e) => [getComputedStyle(e.querySelector('.grid'))"
+        ".gridTemplateColumns.split(' ').length, "
+        "[...e.querySelectorAll('.tok')].map((t) => t.style.getPropertyValue('--a'))])"
+    )
+    assert len(shown) == len(examples) > 0
+    for (columns, shares), example in zip(shown, examples, strict=True):
+        assert columns == 3
+        assert shares == [f"{100 * step / 255:.1f}%" if step else "" for step in example["window"][1:]]
+    assert "42 patches" in reader.texts("#about")[0]
 
 
 def test_filters_combine(reader, bundle_path):
