@@ -77,10 +77,10 @@ def run(arguments: Arguments) -> None:
             }
         )
     _show_features(bundles)
-    page = export_page(
+    index = export_page(
         {name: bundle.path for name, bundle in bundles.items()}, arguments.out / "page", title="unweave demo"
     )
-    _link(arguments.out, page)
+    _link(arguments.out, index)
     write_json(arguments.out / "summary.json", summary)
     _table(summary)
     _say(f"\nOpen {arguments.out / 'index.html'} in a browser.")
@@ -147,6 +147,9 @@ def _dictionary(
         sae,
         store,
         arguments.out / "dictionaries" / name,
+        top=12,
+        quantiles=(5, 2),
+        random=6,
         overwrite=arguments.overwrite,
         progress=not arguments.quiet,
     )
@@ -176,16 +179,16 @@ def _show_features(bundles: Mapping[str, "FeatureDictionary"], count: int = 5) -
 
 def _excerpt(example: Mapping[str, Any], around: int = 6) -> str:
     """The marked token between its neighbours, on one line."""
-    tokens, place = list(example["tokens"]), int(example["position"] - example["window_start"])
+    tokens, place = list(example["tokens"]), int(example["position"] - example["start"])
     tokens[place] = f"[{tokens[place].strip()}]"
     return " ".join("".join(tokens[max(0, place - around) : place + around + 1]).split())
 
 
-def _link(out: Path, page: Path) -> None:
+def _link(out: Path, index: Path) -> None:
     """An index.html at the top that opens the page beside it."""
     from interp.durability import write_bytes
 
-    target = f"{page.relative_to(out)}/index.html"
+    target = index.relative_to(out).as_posix()
     text = (
         '<!doctype html><meta charset="utf-8"><title>unweave demo</title>'
         f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">dictionaries</a>\n'

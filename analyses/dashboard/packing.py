@@ -13,7 +13,7 @@ from analyses.dictionary import tables
 from analyses.dictionary.bundle import FeatureDictionary
 from interp.types import JSON
 
-FEATURES_A_CHUNK = 64
+FEATURES_A_CHUNK = tables.FEATURES_A_GROUP
 _FLOAT_COLUMNS = ("density", "max", "mean", "label_score")
 _KNOWN = set(tables.FEATURES.names)
 
@@ -91,12 +91,10 @@ class PackedBundle:
 
     def chunks(self) -> Iterator[bytes]:
         """The scripts with everything else, 64 features each."""
-        for number, first in enumerate(range(0, len(self), FEATURES_A_CHUNK)):
-            yield script("unweave.receive", self.name, number, self._chunk(first))
+        for number, (features, examples) in enumerate(self.bundle.groups()):
+            yield script("unweave.receive", self.name, number, self._chunk(features, examples))
 
-    def _chunk(self, first: int) -> JSON:
-        features = range(first, min(first + FEATURES_A_CHUNK, len(self)))
-        examples = [self.bundle.feature(feature) for feature in features]
+    def _chunk(self, features: range, examples: list[list[JSON]]) -> JSON:
         shown = sorted({example["item"] for rows in examples for example in rows})
         pieces: dict[str, int] = {}
         for example in (example for rows in examples for example in rows):

@@ -136,11 +136,12 @@ def as_numpy(column: pa.ChunkedArray) -> NDArray:
     return whole.to_numpy(zero_copy_only=False)
 
 
-def read_group(path: Path, group: int, feature: int) -> list[dict[str, Any]]:
-    """Rows of one feature, by reading its row group only."""
+def read_group(path: Path, group: int, features: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """Rows of some features of one row group, reading that group only."""
     table = pq.ParquetFile(path).read_row_group(group)
-    first, last = np.searchsorted(table.column("feature").to_numpy(), [feature, feature + 1])
-    return table.slice(first, last - first).to_pylist()
+    owners = table.column("feature").to_numpy()
+    spans = zip(np.searchsorted(owners, features, "left"), np.searchsorted(owners, features, "right"), strict=True)
+    return [table.slice(first, last - first).to_pylist() for first, last in spans]
 
 
 def read_rows(path: Path, feature: int) -> list[dict[str, Any]]:

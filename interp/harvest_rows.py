@@ -1,0 +1,175 @@
+"""One chunk of a dataset -> its rows at every site, in the dataset's order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.capturing import capture
+from interp.harvest_dataset import Raw
+from interp.harvest_policy import Loss, Policy, Tally, score_of
+from interp.stores.manifest import VALUE_DTYPES
+from interp.types import Activations, Inputs, Item, Model, Site
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a run of items, by site; all sites share the addresses."""
+
+    items: Sequence[Item]
+    rows: dict[Site, Activations]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+
+class RowReader:
+    """Runs a model over chunks of items.
+
+    Args:
+        model: The model.
+        sites: Where rows are read.
+        policy: What is kept.
+        loss: What is differentiated, if anything.
+        collate: Makes the inputs from items that are no text.
+    """
+
+    def __init__(
+        self, model: Model, sites: Sequence[Site], policy: Policy, loss: Loss, collate: Callable[[list], Inputs] | None
+    ) -> None:
+        self._model: Any = model
+        self._sites, self._policy, self._loss, self._collate = sites, policy, loss, collate
+        self._dtype = VALUE_DTYPES[policy.dtype]
+        special = {} if collate else getattr(model, "special_ids", {})
+        self._excluded = _excluded_ids(special, policy.exclude)
+
+    def items(self, raws: Sequence[Raw]) -> list[Item]:
+        """Tokens and pieces of each item; an empty one has none."""
+        if self._collate:
+            return [Item(labels=raw.labels) for raw in raws]
+        texts = [raw.content for raw in raws if isinstance(raw.content, str) and not raw.is_empty]
+        encoded = iter(self._model.tokenize(texts, self._policy.max_length)) if texts else iter(())
+        items = []
+        for raw in raws:
+            if raw.is_empty:
+                tokens, pieces = torch.zeros(0, dtype=torch.long), ()
+            elif isinstance(raw.content, str):
+                code = next(encoded)
+                tokens, pieces = code.tokens.long(), tuple(code.pieces)
+            else:
+                tokens = raw.content[: self._policy.max_length]
+                pieces = tuple(self._model.pieces_of(tokens))
+            items.append(Item(tokens, pieces, raw.labels))
+        return items
+
+    def read(self, raws: Sequence[Raw], items: Sequence[Item], tally: Tally) -> Block:
+        """The rows of a chunk; what was read and left out is added to the tally.
+
+        Raises:
+            ValueError: If a row that would be kept is not finite, or sites have no common positions.
+        """
+        first = tally.items
+        lengths = [1 if item.tokens is None else len(item.tokens) for item in items]
+        tally.items += len(items)
+        tally.tokens += 0 if self._collate else sum(lengths)
+        tally.empty += sum(length == 0 for length in lengths)
+        tally.at_max_length += sum(length == self._policy.max_length for length in lengths) if not self._collate else 0
+        parts = [
+            self._forward([raws[i].content for i in batch], [items[i] for i in batch], torch.tensor(batch) + first, tally)
+            for batch in batches_of(lengths, self._policy.batch_tokens)
+        ]
+        if not parts:
+            return Block(items, {})
+        rows = {site: Activations.concatenate([part[site] for part in parts]) for site in self._sites}
+        order = torch.argsort(rows[self._sites[0]].example, stable=True)
+        block = Block(items, {site: part[order] for site, part in rows.items()})
+        block = self._without_outliers(block, tally)
+        tally.rows += len(block)
+        return block
+
+    def _forward(
+        self, contents: list[Any], items: Sequence[Item], numbers: Int[Tensor, " b"], tally: Tally
+    ) -> dict[Site, Activations]:
+        tokens = [item.tokens for item in items]
+        inputs = self._collate(contents) if self._collate else self._model.collate(tokens)
+        found = capture(self._model, inputs, self._sites, score=score_of(self._loss, self._model, inputs))
+        rows = {site: found.rows(site, numbers).to("cpu") for site in self._sites}
+        shared = rows[self._sites[0]]
+        for site, part in rows.items():
+            if not torch.equal(part.example, shared.example) or not torch.equal(part.position, shared.position):
+                raise ValueError(
+                    f"{site} has other positions than {self._sites[0]}, but sites of one harvest share their addresses: "
+                    "harvest them into two folders."
+                )
+        by_token = self._collate is None and found.values[self._sites[0]].ndim > 2
+        keep = self._kept(shared, numbers, items, tally, by_token=by_token)
+        kept = {site: part[keep].to(dtype=self._dtype) for site, part in rows.items()}
+        for site, part in kept.items():
+            self._check_finite(site, part)
+        return kept
+
+    def _kept(
+        self, rows: Activations, numbers: Int[Tensor, " b"], items: Sequence[Item], tally: Tally, *, by_token: bool
+    ) -> Bool[Tensor, " n"]:
+        keep = torch.ones(len(rows), dtype=torch.bool)
+        if by_token and len(self._excluded):
+            tokens = torch.nn.utils.rnn.pad_sequence([item.tokens for item in items], batch_first=True)  # type: ignore[misc]
+            place = torch.empty(int(numbers.max() - numbers.min()) + 1, dtype=torch.long)
+            place[numbers - numbers.min()] = torch.arange(len(numbers))
+            found = tokens[place[rows.example - numbers.min()], rows.position]
+            keep = ~torch.isin(found, self._excluded)
+            tally.excluded += int((~keep).sum())
+        if self._policy.first == "drop":
+            start = keep & (rows.position == 0)
+            tally.first += int(start.sum())
+            keep &= ~start
+        return keep
+
+    def _check_finite(self, site: Site, rows: Activations) -> None:
+        for name, part in (("values", rows.values), ("gradients", rows.grads)):
+            bad = None if part is None else (~part.isfinite()).any(dim=1).nonzero().flatten()
+            if bad is not None and len(bad):
+                row = int(bad[0])
+                raise ValueError(
+                    f"{site} has {len(bad)} rows of {name} with NaN or infinity as {self._policy.dtype}, the first at "
+                    f"example {int(rows.example[row])}, position {int(rows.position[row])}: look at that item, choose "
+                    "a wider dtype, or leave the item out. Finished shards are kept."
+                )
+
+    def _without_outliers(self, block: Block, tally: Tally) -> Block:
+        ratio = self._policy.max_norm_ratio
+        if ratio is None or not len(block):
+            return block
+        keep = torch.ones(len(block), dtype=torch.bool)
+        for site, rows in block.rows.items():
+            norms = rows.values.float().norm(dim=1)
+            median = tally.medians.setdefault(str(site), float(norms.median()))
+            outside = norms > ratio * median
+            tally.outliers[str(site)] = tally.outliers.get(str(site), 0) + int(outside.sum())
+            keep &= ~outside
+        return Block(block.items, {site: rows[keep] for site, rows in block.rows.items()})
+
+
+def batches_of(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Items of like length together, so that padding is short and a padded batch stays within the budget.
+
+    A function of the chunk alone: where a harvest was cut short cannot move a border.
+    """
+    batches: list[list[int]] = []
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[i] <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def _excluded_ids(special: dict[str, set[int]], exclude: Sequence[str]) -> Int[Tensor, " s"]:
+    """Token ids to leave out. Where the pad token is also another one (GPT-2's is its eos), that one's name decides:
+    padding itself is masked anyway."""
+    others = {token for name, ids in special.items() if name != "pad" and name not in exclude for token in ids}
+    ids = {t for name in exclude for t in special.get(name, ()) if name != "pad" or t not in others}
+    return torch.tensor(sorted(ids), dtype=torch.long)
