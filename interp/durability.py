@@ -132,6 +132,29 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that survives a power cut; one that is there is left alone.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    if not path.is_dir():
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+            sync_folder(path.parent)
+
+
+def move_folder(path: Path, name: Path) -> None:
+    """Rename a finished folder to a name that is free (or an empty folder's) in the same parent.
+
+    Raises:
+        OSError: If the disk refuses; the folder keeps the name it had.
+    """
+    with explained(name):
+        os.replace(path, name)
+        sync_folder(name.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Make renames inside a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

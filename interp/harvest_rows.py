@@ -23,7 +23,7 @@ class Block:
     rows: dict[Site, Activations]
 
     def __len__(self) -> int:
-        return len(next(iter(self.rows.values())))
+        return len(next(iter(self.rows.values()))) if self.rows else 0
 
 
 class RowReader:
@@ -45,6 +45,7 @@ class RowReader:
         self._dtype = VALUE_DTYPES[policy.dtype]
         special = {} if collate else getattr(model, "special_ids", {})
         self._excluded = _excluded_ids(special, policy.exclude)
+        self._positions = max(model.geometry(site).positions or 1 for site in sites)
 
     def items(self, raws: Sequence[Raw]) -> list[Item]:
         """Tokens and pieces of each item; an empty one has none."""
@@ -65,6 +66,10 @@ class RowReader:
             items.append(Item(tokens, pieces, raw.labels))
         return items
 
+    def lengths(self, items: Sequence[Item]) -> list[int]:
+        """Positions of each item in the model."""
+        return [self._positions if item.tokens is None else len(item.tokens) for item in items]
+
     def read(self, raws: Sequence[Raw], items: Sequence[Item], tally: Tally) -> Block:
         """The rows of a chunk; what was read and left out is added to the tally.
 
@@ -72,13 +77,17 @@ class RowReader:
             ValueError: If a row that would be kept is not finite, or sites have no common positions.
         """
         first = tally.items
-        lengths = [1 if item.tokens is None else len(item.tokens) for item in items]
+        lengths = self.lengths(items)
         tally.items += len(items)
-        tally.tokens += 0 if self._collate else sum(lengths)
+        tally.tokens += sum(lengths)
         tally.empty += sum(length == 0 for length in lengths)
-        tally.at_max_length += sum(length == self._policy.max_length for length in lengths) if not self._collate else 0
+        tally.at_max_length += sum(
+            item.tokens is not None and len(item.tokens) == self._policy.max_length for item in items
+        )
         parts = [
-            self._forward([raws[i].content for i in batch], [items[i] for i in batch], torch.tensor(batch) + first, tally)
+            self._forward(
+                [raws[i].content for i in batch], [items[i] for i in batch], torch.tensor(batch) + first, tally
+            )
             for batch in batches_of(lengths, self._policy.batch_tokens)
         ]
         if not parts:

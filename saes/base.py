@@ -102,7 +102,7 @@ class SAE(nn.Module):
         """Sparse codes of activations.
 
         Args:
-            x: Activations, in the model's units.
+            x: Activations, in the model's units; of any precision, since stores may keep fewer bits than the SAE.
             grads: Gradient of a loss at each row, for methods that select by it.
 
         Raises:
@@ -111,7 +111,8 @@ class SAE(nn.Module):
         if x.ndim != 2 or x.shape[1] != self.d_in:
             where = f"harvest {self.site} again" if self.site else "harvest the site it was trained on"
             raise ValueError(f"x has shape {list(x.shape)}, but this SAE takes [n, {self.d_in}]: {where}.")
-        return self.codes(x, grads)
+        dtype = self.b_dec.dtype
+        return self.codes(x.to(dtype), None if grads is None else grads.to(dtype))
 
     def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]:
         """Activations of sparse codes."""
@@ -163,12 +164,12 @@ def load(path: Path | str, *, classes: Sequence[type[SAE]] = ()) -> SAE:
     try:
         sae = method(**about["arguments"]).to(tensors["W_dec"].dtype)
         sae.load_state_dict(tensors)
-    except (TypeError, KeyError, RuntimeError) as error:
+        sae.site = Site.parse(about["site"]) if about.get("site") else None
+        sae.labels = {int(feature): label for feature, label in about.get("labels", {}).items()}
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"{path} does not fit {about['class']} ({error}): it is damaged or from another version."
         ) from error
-    sae.site = Site.parse(about["site"]) if about.get("site") else None
-    sae.labels = {int(feature): label for feature, label in about.get("labels", {}).items()}
     sae.provenance = about.get("provenance", {})
     return sae.eval()
 
@@ -219,8 +220,9 @@ def check_k(name: str, k: int, d_sae: int) -> None:
 
 
 def default_lr(d_sae: int) -> float:
-    """Learning rate where a job names none: 1e-2 at 256 latents, falling with width (2.8e-3 at 6144).
+    """Learning rate where a job names none: 1e-2 at 256 latents, falling with width (3.9e-3 at 6144).
 
-    Both ends were measured: higher rates lower FVU but kill latents of wide SAEs.
+    Measured at both ends. On MiniLM with 6144 latents, 400 steps of 2048, 4.5e-3 gives FVU .107 and 0.9 % dead where
+    2.8e-3 gives .113 and none.
     """
-    return 1e-2 * math.pow(256 / d_sae, 0.4)
+    return 1e-2 * math.pow(256 / d_sae, 0.3)

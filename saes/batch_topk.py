@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interp.types import Latents
 from saes.base import SAE, check_k
-from saes.engine.selection import Candidates, Context, above
+from saes.engine.selection import Candidates, Context, above, largest
 from saes.penalties.aux_k import AuxK
 
 _BOUNDS = (0.95, 0.8)  # Fractions of the running threshold tried as a bound before all positive entries are taken.
@@ -57,19 +57,19 @@ class BatchTopK(SAE):
                 )
             return above(pre_acts, threshold, context.start)
         known = threshold == threshold and context.attempt < len(_BOUNDS)
-        return above(pre_acts, max(threshold * _BOUNDS[context.attempt], 0.0) if known else 0.0, context.start)
+        found = above(pre_acts, threshold * _BOUNDS[context.attempt] if known else 0.0, context.start)
+        # What is not among the budget's worth of one chunk is not in the batch's choice either.
+        return largest(found, self.k * context.n)
 
     def choose(self, candidates: Candidates, context: Context) -> Candidates | None:
         """The largest of the whole batch; exact, because too few candidates are asked for again."""
         if not context.training:
             return candidates
         budget = self.k * context.n
-        found = candidates.values.numel()
-        if found < budget:
-            complete = float(self.threshold) != float(self.threshold) or context.attempt >= len(_BOUNDS)
-            return candidates if complete else None
-        smallest = candidates.values.kthvalue(found - budget + 1).values
-        return candidates.keep((candidates.values >= smallest).nonzero().squeeze(1)[:budget])
+        complete = bool(self.threshold.isnan()) or context.attempt >= len(_BOUNDS)
+        if candidates.values.numel() < budget and not complete:
+            return None
+        return largest(candidates, budget)
 
     def moved_thresholds(self, latents: Latents) -> dict[str, Tensor]:
         """The running mean of the smallest kept value."""

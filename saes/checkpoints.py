@@ -13,7 +13,8 @@ from torch import Tensor
 
 from interp.durability import TEMPORARY, write_bytes, write_json, writing_folder
 from interp.types import JSON
-from saes.records import TrainState
+from saes.normalising import Normaliser
+from saes.states import TrainState
 
 if TYPE_CHECKING:
     from saes.training import Trainer
@@ -25,21 +26,29 @@ def save(run: Path, trainer: "Trainer", *, metrics_bytes: int) -> None:
     """Write `checkpoints/step-N` and remove all but the newest few."""
     folder = run / "checkpoints" / f"step-{trainer.steps}"
     folder.parent.mkdir(exist_ok=True)
-    if folder.exists():
-        return  # Made by a run that was killed right after; equal to the bit.
-    tensors, counters = _state(trainer)
-    with writing_folder(folder) as temporary:
-        write_bytes(temporary / "tensors.safetensors", safetensors.torch.save(tensors))
-        about = {"version": VERSION, "steps": trainer.steps, "metrics_bytes": metrics_bytes, "jobs": counters}
-        write_json(temporary / "state.json", about)
-    for old in _found(run)[: -trainer.config.keep_checkpoints]:
-        shutil.rmtree(old)
+    if not folder.exists():  # Else the run was killed right after it; equal to the bit.
+        tensors, counters = _state(trainer)
+        about: JSON = {"version": VERSION, "steps": trainer.steps, "metrics_bytes": metrics_bytes}
+        about |= {"scale": trainer.normaliser.scale, "jobs": counters}
+        with writing_folder(folder) as temporary:
+            write_bytes(temporary / "tensors.safetensors", safetensors.torch.save(tensors))
+            write_json(temporary / "state.json", about)
+    for old in found(run)[: -trainer.config.keep_checkpoints]:
+        remove(old)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint; a kill in between leaves no half of one under its name."""
+    leaving = folder.with_name(folder.name + TEMPORARY)
+    shutil.rmtree(leaving, ignore_errors=True)
+    folder.rename(leaving)
+    shutil.rmtree(leaving)
 
 
 def latest(run: Path) -> Path | None:
     """The newest checkpoint; None where a run was killed before its first."""
-    found = _found(run)
-    return found[-1] if found else None
+    folders = found(run)
+    return folders[-1] if folders else None
 
 
 def load(folder: Path | None, trainer: "Trainer") -> int:
@@ -59,7 +68,8 @@ def load(folder: Path | None, trainer: "Trainer") -> int:
         if about["version"] != VERSION:
             raise ValueError(f"its version is {about['version']}, this unweave reads {VERSION}")
         _restore(trainer, tensors, about["jobs"])
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        trainer.normaliser = Normaliser(tensors["normaliser.mean"], about["scale"])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(
             f"{folder} cannot be resumed from ({error}): remove it to resume from an older one."
         ) from error
@@ -67,7 +77,8 @@ def load(folder: Path | None, trainer: "Trainer") -> int:
     return int(about["metrics_bytes"])
 
 
-def _found(run: Path) -> list[Path]:
+def found(run: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
     folders = [p for p in run.glob("checkpoints/step-*") if not p.name.endswith(TEMPORARY)]
     return sorted(folders, key=lambda p: int(p.name.removeprefix("step-")))
 
@@ -77,13 +88,13 @@ def _state(trainer: "Trainer") -> tuple[dict[str, Tensor], dict[str, JSON]]:
     tensors: dict[str, Tensor] = {"normaliser.mean": trainer.normaliser.mean}
     counters: dict[str, JSON] = {}
     for job, state, optimizer in zip(trainer.jobs, trainer.states, trainer.optimizers, strict=True):
-        named = {f"{job.name}.sae.{name}": value for name, value in job.sae.state_dict().items()}
+        named = {f"{job.name}/sae/{name}": value for name, value in job.sae.state_dict().items()}
         parameters = dict(job.sae.named_parameters())
         for name, parameter in parameters.items():
             moments = optimizer.state.get(parameter, {})
-            named |= {f"{job.name}.adam.{name}.{key}": value for key, value in moments.items()}
+            named |= {f"{job.name}/adam/{name}/{key}": value for key, value in moments.items()}
         values = {f.name: getattr(state, f.name) for f in dataclasses.fields(TrainState)}
-        named |= {f"{job.name}.state.{n}": value for n, value in values.items() if isinstance(value, Tensor)}
+        named |= {f"{job.name}/state/{n}": value for n, value in values.items() if isinstance(value, Tensor)}
         counters[job.name or ""] = {n: value for n, value in values.items() if not isinstance(value, Tensor)}
         tensors |= named
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, counters
@@ -92,14 +103,14 @@ def _state(trainer: "Trainer") -> tuple[dict[str, Tensor], dict[str, JSON]]:
 @torch.no_grad()
 def _restore(trainer: "Trainer", tensors: dict[str, Tensor], counters: dict[str, JSON]) -> None:
     for i, (job, optimizer) in enumerate(zip(trainer.jobs, trainer.optimizers, strict=True)):
-        prefix = f"{job.name}.sae."
+        prefix = f"{job.name}/sae/"
         job.sae.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
         for name, parameter in job.sae.named_parameters():
-            start = f"{job.name}.adam.{name}."
+            start = f"{job.name}/adam/{name}/"
             moments = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
             if moments:
                 optimizer.state[parameter] = {key: _like(value, parameter) for key, value in moments.items()}
-        state = f"{job.name}.state."
+        state = f"{job.name}/state/"
         moved: dict[str, Any] = {
             n.removeprefix(state): t.to(trainer.device) for n, t in tensors.items() if n.startswith(state)
         }

@@ -1,5 +1,6 @@
 """The normaliser of a training run: `x -> x * scale`, estimated once, folded into what is saved."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.types import Activations, ActivationStore
+from saes.base import SAE
 
 Normalise = Literal["scale", "none"]
 
@@ -33,6 +35,13 @@ class Normaliser:
             activations.values * self.scale, activations.example, activations.position, grads, activations.target
         )
 
+    @torch.no_grad()
+    def enter(self, sae: SAE) -> None:
+        """Bring an SAE from the model's units into those of training; one whose `b_dec` is 0 starts at the mean."""
+        sae.rescale_inputs(1 / self.scale)
+        if sae.b_dec.count_nonzero() == 0:
+            sae.b_dec.copy_(self.mean * self.scale)
+
 
 def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 65536, size: int = 4096) -> Normaliser:
     """Estimate from the first shuffled rows of a store; sums in float64.
@@ -45,7 +54,7 @@ def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 6
         size: Rows a batch.
 
     Raises:
-        ValueError: If `how` is neither, or all rows are equal.
+        ValueError: If `how` is neither, or the rows are not finite, or all are equal.
     """
     if how not in ("scale", "none"):
         raise ValueError(f"normalise is {how!r}, but it is 'scale' or 'none': choose one.")
@@ -60,6 +69,11 @@ def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 6
             break
     mean = total / n
     variance = squares / n - float(mean.square().sum())
+    if not math.isfinite(variance):
+        raise ValueError(
+            f"the store has NaN, infinite or overflowing values in its first {n} shuffled rows: "
+            "look for the examples that made them and harvest again."
+        )
     if how == "scale" and variance <= 1e-12 * squares / n:
         raise ValueError(
             "the store's rows do not vary, so nothing can be learned from them: look at the site and the data."

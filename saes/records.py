@@ -1,9 +1,10 @@
-"""What a training run is made of: jobs, the configuration they share, and the state that moves."""
+"""What a training run is made of: jobs, the configuration they share, and the metrics it gives."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.types import JSON
@@ -41,6 +42,12 @@ class Job:
             raise ValueError(f"lr is {self.lr}, but a learning rate is positive: 1e-4 to 1e-2 is usual.")
         self.lr = default_lr(self.sae.d_sae) if self.lr is None else self.lr
         self.penalties = self.sae.default_penalties() if self.penalties is None else tuple(self.penalties)
+        classes = [type(penalty).__name__ for penalty in self.penalties]
+        if len(set(classes)) < len(classes):
+            raise ValueError(
+                f"penalties are {classes}, but metrics name a term by its class: give each class once, "
+                "with its coefficients added up."
+            )
 
     def to_json(self) -> JSON:
         """What a run records of the job."""
@@ -99,8 +106,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "keep_checkpoints", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but it is at least 1: give a positive number.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value}, but it is a whole number of at least 1: give one (not 1e6).")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
@@ -127,31 +135,6 @@ class TrainConfig:
         return min(1.0, rise, fall)
 
 
-@dataclass
-class TrainState:
-    """What moves besides weights and optimizer, one a job; only the Trainer moves it.
-
-    Args:
-        silent: Tokens since each feature last fired.
-        density: Running firing density of each feature.
-        steps: Steps taken, skipped ones counted.
-        skipped: Steps skipped because loss or gradient was not finite.
-        skipped_in_a_row: Those since the last good step.
-    """
-
-    silent: Tensor
-    density: Tensor
-    steps: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-    @classmethod
-    def start(cls, sae: SAE) -> "TrainState":
-        """The state of an SAE that has seen nothing."""
-        device = sae.W_dec.device
-        return cls(torch.zeros(sae.d_sae, dtype=torch.long, device=device), torch.zeros(sae.d_sae, device=device))
-
-
 @dataclass(frozen=True)
 class Metrics:
     """What one step says of one job; `fvu` is that of the batch, about the batch's mean."""
@@ -169,5 +152,11 @@ class Metrics:
     terms: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> JSON:
-        """One line of metrics.jsonl."""
-        return dict(vars(self))
+        """One line of metrics.jsonl; what is not finite is null, as JSON has no name for it."""
+        return {name: _finite(value) for name, value in vars(self).items()} | {
+            "terms": {name: _finite(value) for name, value in self.terms.items()}
+        }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from saes.training import Trainer
 
 DONE = "DONE"
+_BEFORE_RUN_YAML = {name + end for name in ("data.json", "env.json", "run.yaml") for end in ("", TEMPORARY)}
 
 
 class Run:
@@ -38,11 +39,11 @@ class Run:
             if not resume:
                 raise ValueError(f"run is {path}, but a run is there already: use resume, overwrite or another folder.")
             _compare(path, asked, data, machine, exact)
+            _clear(path)
             length = checkpoints.load(checkpoints.latest(path), trainer)
         else:
-            if overwrite and path.exists():
-                _remove(path)
             path.mkdir(parents=True, exist_ok=True)
+            _remove(path)
             write_json(path / "data.json", data)
             write_json(path / "env.json", machine)
             write_json(path / "run.yaml", asked)  # JSON is YAML. Last: a folder with run.yaml is a run.
@@ -66,6 +67,9 @@ class Run:
         for name, sae in trained:
             sae.save(self.path / "saes" / f"{name}.safetensors")
         write_bytes(self.path / DONE, b"")
+
+    def close(self) -> None:
+        """Let go of the file of metrics; what it holds beyond the last checkpoint is written again by a resume."""
         self._metrics.close()
 
 
@@ -107,14 +111,26 @@ def _difference(then: JSON, now: JSON, at: str = "") -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a run, its mark of being one first, so that a kill leaves no half run that looks whole."""
-    if any(path.iterdir()) and not (path / "run.yaml").exists():
+    """Empty a run's folder; whatever a kill leaves of it is a run that can be resumed, or removed again.
+
+    Raises:
+        ValueError: If there are files that no run makes.
+    """
+    if not (path / "run.yaml").exists() and any(p.name not in _BEFORE_RUN_YAML for p in path.iterdir()):
         raise ValueError(
-            f"run is {path}, but the files there are not a run's: overwrite removes runs only; choose another folder."
+            f"run is {path}, but the files there are not a run's: nothing is removed; choose another folder."
         )
-    for name in (DONE, "run.yaml"):
-        (path / name).unlink(missing_ok=True)
+    (path / DONE).unlink(missing_ok=True)
+    for folder in reversed(checkpoints.found(path)):  # Newest first: what is left can be resumed from.
+        checkpoints.remove(folder)
     for name in ("checkpoints", "saes"):
         shutil.rmtree(path / name, ignore_errors=True)
-    for leftover in [path / "metrics.jsonl", *path.glob(f"*{TEMPORARY}")]:
-        leftover.unlink(missing_ok=True)
+    _clear(path)
+    for name in ("metrics.jsonl", "run.yaml"):
+        (path / name).unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove what was being written, or removed, when a run was killed."""
+    for leftover in [*path.glob(f"*{TEMPORARY}"), *path.glob(f"*/*{TEMPORARY}")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -1,5 +1,6 @@
 """The one training loop: several SAEs on one stream of activations, exact across kills."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from interp.progress import Progress
 from interp.types import Activations, ActivationStore
 from saes import normalising
 from saes.base import SAE
+from saes.engine import optimizing
 from saes.penalties.base import Step
-from saes.records import Job, Metrics, TrainConfig, TrainState
+from saes.records import Job, Metrics, TrainConfig
 from saes.runs import Run
+from saes.states import TrainState
 
 __all__ = ["Job", "Metrics", "TrainConfig", "TrainState", "Trainer", "train"]
 
@@ -52,19 +55,35 @@ class Trainer:
         self.normaliser = normalising.estimate(store, config.normalise, seed=config.seed)
         self.device = torch.device(config.device)
         for job in self.jobs:
-            job.sae.to(self.device).train()
-            if job.sae.b_dec.count_nonzero() == 0:
-                with torch.no_grad():
-                    job.sae.b_dec.copy_(self.normaliser.mean * self.normaliser.scale)
+            job.sae.to(self.device, torch.float32).train()
         self.states = [TrainState.start(job.sae) for job in self.jobs]
-        self.optimizers = [_adam(job, config) for job in self.jobs]
+        self.optimizers = [optimizing.adam(job.sae, config.betas) for job in self.jobs]
         self.steps = 0
         self.run_folder = None
         if run is not None:
             self.run_folder = Run.open(Path(run), self, resume=resume, overwrite=overwrite, exact=exact)
+        if self.steps == 0:  # Nothing was resumed: only now, so that a refused folder leaves the SAEs as they were.
+            for job in self.jobs:
+                self.normaliser.enter(job.sae)
 
     def run(self) -> list[SAE]:
-        """Train to the end and return the SAEs, folded into the model's units, in eval mode."""
+        """Train to the end and return the SAEs, folded into the model's units, in eval mode.
+
+        Raises:
+            FloatingPointError: If several steps in a row had no finite loss.
+            OSError: If the disk refuses; the run's last checkpoint is untouched.
+        """
+        try:
+            self._train()
+            trained = self.export()
+            if self.run_folder is not None:
+                self.run_folder.finish(self, trained)
+        finally:
+            if self.run_folder is not None:
+                self.run_folder.close()
+        return [sae for _, sae in trained]
+
+    def _train(self) -> None:
         folder, config = self.run_folder, self.config
         with Progress("training", total=config.steps, unit="step", shown=self.progress) as bar:
             bar.update(self.steps)
@@ -77,10 +96,6 @@ class Trainer:
                     due = config.checkpoint_every and self.steps % config.checkpoint_every == 0
                     if due and self.steps < config.steps:
                         folder.checkpoint(self)
-        trained = self.export()
-        if folder is not None:
-            folder.finish(self, trained)
-        return [sae for _, sae in trained]
 
     def _batches(self) -> Iterator[Activations]:
         stream = self.store.batches(self.config.batch_size, seed=self.config.seed, start_step=self.steps)
@@ -124,15 +139,15 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         loss = loss.detach()
-        _remove_parallel(job.sae)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in job.sae.parameters() if p.grad is not None])
-        state.steps += 1
+        optimizing.remove_parallel(job.sae.W_dec)
+        norm = optimizing.gradient_norm(job.sae)
+        lr = (job.lr or 0.0) * factor
         if math.isfinite(float(loss)) and math.isfinite(float(norm)):
-            self._update(job, optimizer, norm, factor)
-            _move(state, job.sae, step, self.config)
+            optimizing.update(job.sae, job.sae.W_dec, optimizer, lr=lr, clip=self.config.clip, norm=norm)
+            state.move(job.sae, step.latents, self.config.density_rate)
         else:
-            _skip(job, state, self.config)
-        return self._metrics(job, state, step, terms, loss, norm, factor) if log else None
+            state.skip(job.name or "", job.lr or 0.0, self.config.max_skipped)
+        return self._metrics(job, state, step, terms, loss, norm, lr) if log else None
 
     def _forward(self, job: Job, state: TrainState, batch: Activations) -> Step:
         latents = job.sae.codes(batch.values, batch.grads)
@@ -140,15 +155,6 @@ class Trainer:
         dead = state.silent > self.config.dead_after
         progress = (self.steps - 1) / self.config.steps
         return Step(job.sae, batch, latents, recon, dead, state.density, progress, self.normaliser.scale)
-
-    @torch.no_grad()
-    def _update(self, job: Job, optimizer: torch.optim.Optimizer, norm: Tensor, factor: float) -> None:
-        if self.config.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(list(job.sae.parameters()), self.config.clip, norm)
-        for group in optimizer.param_groups:
-            group["lr"] = (job.lr or 0.0) * factor
-        optimizer.step()
-        job.sae.W_dec.div_(job.sae.W_dec.norm(dim=1, keepdim=True))
 
     @torch.no_grad()
     def _metrics(
@@ -159,7 +165,7 @@ class Trainer:
         terms: dict[str, Tensor],
         loss: Tensor,
         norm: Tensor,
-        factor: float,
+        lr: float,
     ) -> Metrics:
         deviation = (step.target - step.target.mean(0)).square().sum()
         return Metrics(
@@ -171,7 +177,7 @@ class Trainer:
             l0=step.latents.values.count_nonzero().item() / len(step.latents),
             dead=float((state.silent > self.config.dead_after).float().mean()),
             grad_norm=float(norm),
-            lr=(job.lr or 0.0) * factor,
+            lr=lr,
             skipped=state.skipped,
             terms={name: float(term) for name, term in terms.items()},
         )
@@ -183,12 +189,13 @@ class Trainer:
             sae = _copy(job.sae)
             sae.rescale_inputs(self.normaliser.scale)
             sae.site = self.store.site
-            sae.provenance = {
+            about = {
                 **self.store.provenance,
                 "store": self.store.fingerprint,
                 "training": {**vars(self.config), **job.to_json(), "tokens": self.steps * self.config.batch_size},
                 "skipped": state.skipped,
             }
+            sae.provenance = json.loads(json.dumps(about))  # As it will be read back: lists, no tuples.
             found.append((job.name or "", sae.eval()))
         return found
 
@@ -224,39 +231,6 @@ def _check(jobs: Sequence[Job], store: ActivationStore) -> None:
                 f"job {job.name!r} takes activations of width {job.sae.d_in}, but {store.site} has {store.d_in}: "
                 f"build it with d_in={store.d_in}."
             )
-
-
-def _adam(job: Job, config: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.Adam(job.sae.parameters(), lr=job.lr or 0.0, betas=config.betas, fused=True)
-
-
-@torch.no_grad()
-def _remove_parallel(sae: SAE) -> None:
-    """Take out of the decoder's gradient what would only change norms: rows stay on the unit sphere."""
-    grad = sae.W_dec.grad
-    if grad is not None:
-        grad.addcmul_((grad * sae.W_dec).sum(dim=1, keepdim=True), sae.W_dec, value=-1)
-
-
-@torch.no_grad()
-def _move(state: TrainState, sae: SAE, step: Step, config: TrainConfig) -> None:
-    latents = step.latents
-    fired = torch.bincount(latents.indices[latents.values != 0], minlength=sae.d_sae)
-    state.silent.add_(len(latents)).masked_fill_(fired > 0, 0)
-    state.density.lerp_(fired / len(latents), config.density_rate)
-    state.skipped_in_a_row = 0
-    for name, value in sae.moved_thresholds(latents).items():
-        getattr(sae, name).copy_(value)
-
-
-def _skip(job: Job, state: TrainState, config: TrainConfig) -> None:
-    state.skipped += 1
-    state.skipped_in_a_row += 1
-    if state.skipped_in_a_row >= config.max_skipped:
-        raise FloatingPointError(
-            f"job {job.name!r} had no finite loss in {state.skipped_in_a_row} steps in a row (lr {job.lr}): "
-            "lower lr, lower clip, or look for extreme rows in the store; the last checkpoint is untouched."
-        )
 
 
 def _copy(sae: SAE) -> SAE:

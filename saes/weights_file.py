@@ -34,7 +34,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], JSON]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") == FORMAT and int(header["version"]) <= VERSION:
-                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["about"])  # noqa: SIM118
+                about = json.loads(header["about"])
+                if not isinstance(about, dict):
+                    raise ValueError("its header holds no table")
+                return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as a saved SAE ({error}): it is damaged; copy or train it again."

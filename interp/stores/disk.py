@@ -83,7 +83,10 @@ class DiskStore(RowStore):
         if len(numbers) == 0 or not 0 <= start < stop <= len(self):
             return self.rows(torch.from_numpy(numbers))
         return Activations.concatenate(
-            [self._cut(shard, slice(*self._inside(shard, start + low, start + high))) for shard, low, high in self._runs(numbers)]
+            [
+                self._cut(shard, slice(*self._inside(shard, start + low, start + high)))
+                for shard, low, high in self._runs(numbers)
+            ]
         )
 
     def example_span(self, index: int) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def select(
     chosen = None
     while chosen is None:
         parts = []
-        for start in range(0, n, CHUNK_ROWS):
+        for start in range(0, max(n, 1), CHUNK_ROWS):  # No rows are one empty chunk.
             rows = slice(start, start + CHUNK_ROWS)
             pre_acts = torch.addmm(b_enc, x[rows], W_enc, out=buffer[: len(x[rows])])
             grads = None if context.grads is None else context.grads[rows]
@@ -149,6 +149,21 @@ def row_top_k(pre_acts: Float[Tensor, "n m"], k: int, start: int) -> Candidates:
     found = Candidates(rows, indices.flatten(), values, k=k)
     positive = values > 0
     return found if bool(positive.all()) else found.keep(positive)
+
+
+def largest(candidates: Candidates, budget: int) -> Candidates:
+    """The `budget` pairs with the largest values, in order; of equal ones the first; all where there are fewer."""
+    values = candidates.values
+    surplus = values.numel() - budget
+    if surplus <= 0:
+        return candidates
+    smallest = values.kthvalue(surplus + 1).values
+    kept = values >= smallest
+    if int(kept.count_nonzero()) > budget:
+        # Ties at the border: whatever is larger stays, and as many of the equal ones as there is room for.
+        kept, equal = values > smallest, values == smallest
+        kept |= equal & (equal.cumsum(0) <= budget - kept.count_nonzero())
+    return candidates.keep(kept.nonzero().squeeze(1))
 
 
 def above(pre_acts: Float[Tensor, "n m"], bound: float | Float[Tensor, " m"], start: int) -> Candidates:

@@ -104,6 +104,8 @@ def kept_pre_acts(
         b_enc: Encoder bias.
         support: Which pre-activations; its values must be theirs (they are not computed again).
     """
+    if torch.is_grad_enabled() and W_enc.requires_grad:
+        support.by_feature  # noqa: B018 - sorted before the support is copied, so that both backward passes share it.
     return _KeptPreActs.apply(x, b_dec, W_enc, b_enc, support.values.detach(), support.detach())
 
 
