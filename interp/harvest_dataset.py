@@ -50,8 +50,8 @@ class Source:
     def __init__(self, dataset: Any, *, text: str, labels: Sequence[str], whole: bool) -> None:
         if isinstance(dataset, str | bytes | Mapping) or not (hasattr(dataset, "__iter__") or _is_sequence(dataset)):
             raise ValueError(
-                f"dataset is a {type(dataset).__name__}, but a harvest reads a sequence of items: give a list of texts, "
-                "one split of a Hugging Face dataset, or any iterable of mappings."
+                f"dataset is a {type(dataset).__name__}, but a harvest reads items one by one: give a list of "
+                "texts, one split of a Hugging Face dataset, or any iterable of mappings."
             )
         self._dataset, self._text, self._labels, self._whole = dataset, text, tuple(labels), whole
         info = getattr(dataset, "info", None)

@@ -11,8 +11,9 @@ from torch import Tensor
 from interp.capturing import capture
 from interp.harvest_dataset import Raw
 from interp.harvest_policy import Loss, Policy, Tally, score_of
+from interp.models.base import Model
 from interp.stores.manifest import VALUE_DTYPES
-from interp.types import Activations, Inputs, Item, Model, Site
+from interp.types import Activations, Inputs, Item, Site
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class RowReader:
         for site, part in rows.items():
             if not torch.equal(part.example, shared.example) or not torch.equal(part.position, shared.position):
                 raise ValueError(
-                    f"{site} has other positions than {self._sites[0]}, but sites of one harvest share their addresses: "
-                    "harvest them into two folders."
+                    f"{site} has other positions than {self._sites[0]}, but sites of one harvest share their "
+                    "addresses: harvest them into two folders."
                 )
         by_token = self._collate is None and found.values[self._sites[0]].ndim > 2
         keep = self._kept(shared, numbers, items, tally, by_token=by_token)

@@ -88,6 +88,7 @@ class FeatureDictionary:
         firings = firings_within(memory, directions.d_sae, number_of_bins(directions.signed))
         recipe = Recipe(top, tuple(quantiles), random, tuple(window), neighbours, firings, seed)  # type: ignore[arg-type]
         identity = identity_of(directions, source, recipe, tokens) | {"decoder": save_decoder}
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not _ready(path, identity, overwrite):
             Build(
                 directions,

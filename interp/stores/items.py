@@ -1,5 +1,6 @@
 """What examples were made from, on disk: any item by its number, no table in memory."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
@@ -35,8 +36,7 @@ def unpack_item(packed: dict[str, Tensor], index: int) -> Item:
     ends = packed["piece_offsets"][low : high + 1].tolist()
     text = bytes(packed["pieces"][ends[0] : ends[-1]].numpy())
     pieces = tuple(
-        text[a - ends[0] : b - ends[0]].decode("utf-8", "surrogatepass")
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
+        text[a - ends[0] : b - ends[0]].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)
     )
     tokens = None
     if "tokens" in packed:

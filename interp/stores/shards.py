@@ -85,15 +85,16 @@ def _parts(path: Path, size: int) -> dict[str, tuple[torch.dtype, list[int], int
     """Type, shape and place of each tensor."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH), "little")
-        header: dict[str, Any] = {}
-        if _LENGTH + length <= size:
-            try:
-                header = json.loads(file.read(length))
-                header.pop("__metadata__", None)
-                return {name: _part(entry, _LENGTH + length, size) for name, entry in header.items()}
-            except (ValueError, KeyError, TypeError, AttributeError):
-                pass
-    raise ValueError(f"{path} is no safetensors file of {size} bytes (its header does not fit): harvest again.")
+        data = file.read(min(length, size))
+    try:
+        header: dict[str, Any] = json.loads(data)
+        header.pop("__metadata__", None)
+        return {name: _part(entry, _LENGTH + length, size) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no safetensors file of {size} bytes: its header does not fit ({error}); copy it again, or "
+            "harvest again."
+        ) from error
 
 
 def _part(entry: JSON, base: int, size: int) -> tuple[torch.dtype, list[int], int, int]:
@@ -101,5 +102,5 @@ def _part(entry: JSON, base: int, size: int) -> tuple[torch.dtype, list[int], in
     start, stop = (base + int(offset) for offset in entry["data_offsets"])
     count = torch.Size(shape).numel()
     if not base <= start <= stop <= size or stop - start != count * dtype.itemsize or start % dtype.itemsize:
-        raise ValueError("a tensor lies outside the file")
+        raise ValueError(f"a tensor of shape {shape} at bytes {start} to {stop}")
     return dtype, shape, start, stop

@@ -1,0 +1,89 @@
+"""Flags of a dataclass, read by tyro; whatever does not fit becomes one line."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from analyses.commands.nearness import meant
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, default: Any) -> T:
+    """Read flags on top of defaults; `--help` prints and ends the process.
+
+    Args:
+        kind: The dataclass; nested ones take flat flags (`OmitArgPrefixes`).
+        argv: The words after the subcommand.
+        prog: How the command is called.
+        description: Shown above the options.
+        default: Values where no flag is given; `tyro.MISSING` where one must be.
+
+    Raises:
+        ValueError: If a flag is unknown (with 'did you mean'), missing or of a wrong type.
+    """
+    if not {"-h", "--help"} & set(argv):
+        _check_known(flags_of(kind), argv, prog)
+        _check_given(kind, argv, default)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=list(argv), prog=prog, description=description, default=default)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ValueError(f"{_one_line(said.getvalue())} See {prog} --help.") from None
+
+
+def flags_of(kind: Any) -> dict[str, bool]:
+    """The flags of a dataclass, nested ones with it; whether each can be negated."""
+    found: dict[str, bool] = {}
+    for name, annotation in typing.get_type_hints(kind, include_extras=True).items():
+        markers = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
+        bare = typing.get_args(annotation)[0] if markers else annotation
+        if tyro.conf.Positional in markers or tyro.conf.Suppress in markers:
+            continue
+        if dataclasses.is_dataclass(bare):
+            found |= flags_of(bare)
+        else:
+            found["--" + name.replace("_", "-")] = bare is bool
+    return found
+
+
+def _check_known(flags: Mapping[str, bool], argv: Sequence[str], prog: str) -> None:
+    known = {*flags, *("--no-" + flag[2:] for flag, negated in flags.items() if negated)}
+    for word in argv:
+        if word == "--":
+            return
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known:
+            near = meant(flag, known)
+            raise ValueError(f"{word} is no option: {near if near.startswith('did') else f'see {prog} --help.'}")
+
+
+def _check_given(kind: Any, argv: Sequence[str], default: Any) -> None:
+    given = {word.partition("=")[0].replace("_", "-") for word in argv}
+    flags = flags_of(kind)
+    wanted = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind) if _is_missing(getattr(default, f.name))]
+    missing = [flag for flag in wanted if flag in flags and flag not in given]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be given, as a flag or in the file of --config.")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is tyro.MISSING
+
+
+def _one_line(boxed: str) -> str:
+    """What tyro says in a box, without the box and without the help it repeats."""
+    lines = [re.sub(r"[╭╰│─╮╯]+", " ", line).strip() for line in boxed.splitlines() if not line.startswith("╭")]
+    text = " ".join(" ".join(lines).split())
+    text = re.split(r" ?(?:Argument helptext:|For full helptext)", text)[0]
+    text = re.sub(r"^Error parsing (?:\w+: )?(?=\w+ is )", "", text)  # Our own dataclasses' messages.
+    return text if text.endswith((".", "!")) else f"{text}."
