@@ -9,9 +9,10 @@ from typing import Any
 from interp.durability import TEMPORARY
 from interp.harvest_dataset import Raw, Source, chained
 from interp.harvest_policy import Tally
-from interp.harvest_writing import read_progress
-from interp.stores.manifest import MANIFEST, read_manifest
-from interp.types import JSON
+from interp.harvest_writing import read_progress, site_folders
+from interp.stores.manifest import MANIFEST, read_manifest, shard_files
+from interp.stores.shards import Shard
+from interp.types import JSON, Site
 
 _CHAIN = "fingerprint"
 
@@ -61,12 +62,24 @@ def resumed(
             f"{gathered} was begun with {_differences(progress['machine'], machine)}: the last bits of later rows "
             "would differ. Go on under the same conditions, or pass exact=False to accept that."
         )
+    _refuse_damaged(gathered, progress)
     tally = Tally(**progress["tally"])
     if source.hint is not None and source.hint == progress["hint"]:
         return progress, tally, source.read(tally.items)
     items = source.read(0)
     _refuse_other_dataset(gathered, tally.chain, items, tally.items)
     return progress, tally, items
+
+
+def _refuse_damaged(gathered: Path, progress: JSON) -> None:
+    """Check length and header of every finished file."""
+    folders = site_folders([Site.parse(name) for name in progress["request"]["sites"]])
+    for number, shard in enumerate(progress["shards"]):
+        for name, file in shard_files(number, folders).items():
+            try:
+                Shard(gathered / file, shard["files"][name])
+            except ValueError as error:
+                raise ValueError(f"{error} To start anew, pass overwrite=True.") from error
 
 
 def clear(gathered: Path, *, all_of_it: bool) -> None:

@@ -17,7 +17,7 @@ from interp.harvest_policy import Tally
 from interp.harvest_rows import Block
 from interp.stores.items import pack_items
 from interp.stores.manifest import KIND, MANIFEST, PROGRESS, VERSION, shard_files
-from interp.stores.shards import Shard, write_shard
+from interp.stores.shards import write_shard
 from interp.types import JSON, Activations, Item, Site
 
 _SHARD_BYTES = 64 * 2**20
@@ -58,15 +58,8 @@ class ShardWriter:
         return sum(shard["examples"] for shard in self.shards)
 
     def resume(self, progress: JSON) -> None:
-        """Go on after the shards of an earlier run.
-
-        Raises:
-            ValueError: If one of them is gone or was cut.
-        """
+        """Go on after the shards of an earlier run."""
         self.shards, self.rows_per_shard, self.d_in = progress["shards"], progress["rows_per_shard"], progress["d_in"]
-        for number, shard in enumerate(self.shards):
-            for name, file in shard_files(number, list(self._folders.values())).items():
-                Shard(self._folder / file, shard["files"][name])
 
     def add(self, block: Block, before: Tally) -> None:
         """Take the rows of a chunk, less what finished shards hold already.

@@ -11,7 +11,7 @@ from saes.base import SAE, check_k
 from saes.engine.selection import Candidates, Context, above, largest
 from saes.penalties.aux_k import AuxK
 
-_BOUNDS = (0.95, 0.8)  # Fractions of the running threshold tried as a bound before all positive entries are taken.
+_BOUNDS = (0.95, 0.8)  # Fractions of the last batch's smallest kept value tried as a bound, before all positive.
 
 
 class BatchTopK(SAE):
@@ -43,21 +43,25 @@ class BatchTopK(SAE):
         self.k: int
         self.threshold_rate: float
         self.threshold: Tensor
+        self.last: Tensor
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate)
         self.register_buffer("threshold", torch.tensor(float("nan")))
+        # Where the last batch's choice ended. It makes the next choice cheap and never changes it: it is not saved.
+        self.register_buffer("last", torch.tensor(float("nan")), persistent=False)
 
     def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
         """In training a superset of the batch's choice; else the entries above the threshold."""
-        threshold = float(self.threshold)
         if not context.training:
+            threshold = float(self.threshold)
             if threshold != threshold:
                 raise ValueError(
                     "threshold is not set, but evaluation needs it: train this BatchTopK for at least one batch, "
                     "load a trained one, or call .train() for the choice over the batch."
                 )
             return above(pre_acts, threshold, context.start)
-        known = threshold == threshold and context.attempt < len(_BOUNDS)
-        found = above(pre_acts, threshold * _BOUNDS[context.attempt] if known else 0.0, context.start)
+        last = float(self.last)
+        known = last == last and context.attempt < len(_BOUNDS)
+        found = above(pre_acts, last * _BOUNDS[context.attempt] if known else 0.0, context.start)
         # What is not among the budget's worth of one chunk is not in the batch's choice either.
         return largest(found, self.k * context.n)
 
@@ -66,7 +70,7 @@ class BatchTopK(SAE):
         if not context.training:
             return candidates
         budget = self.k * context.n
-        complete = bool(self.threshold.isnan()) or context.attempt >= len(_BOUNDS)
+        complete = bool(self.last.isnan()) or context.attempt >= len(_BOUNDS)
         if candidates.values.numel() < budget and not complete:
             return None
         return largest(candidates, budget)
@@ -76,8 +80,8 @@ class BatchTopK(SAE):
         if latents.values.numel() == 0:
             return {}
         smallest = latents.values.detach().min()
-        started = self.threshold.lerp(smallest, self.threshold_rate)
-        return {"threshold": torch.where(self.threshold.isnan(), smallest, started)}
+        running = self.threshold.lerp(smallest, self.threshold_rate)
+        return {"threshold": torch.where(self.threshold.isnan(), smallest, running), "last": smallest}
 
     def default_penalties(self) -> tuple[Any, ...]:
         """AuxK revives dead latents."""

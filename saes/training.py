@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ class Trainer:
         overwrite: Replace a run that is there.
         exact: Refuse to resume under another thread count or device, which would change the last bits.
         progress: Show a progress bar.
+        observers: Called with each logged step's metrics, to send them elsewhere.
 
     Raises:
         ValueError: If widths differ from the store's, two jobs share a name, or the run's folder is in use.
@@ -49,7 +50,9 @@ class Trainer:
         overwrite: bool = False,
         exact: bool = True,
         progress: bool = True,
+        observers: Sequence[Callable[[list[Metrics]], None]] = (),
     ) -> None:
+        self.observers = observers
         self.jobs, self.config, self.store, self.progress = list(jobs), config, store, progress
         _check(self.jobs, store)
         self.normaliser = normalising.estimate(store, config.normalise, seed=config.seed)
@@ -91,6 +94,8 @@ class Trainer:
                 log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps
                 metrics = self.step(batch, log=log)
                 bar.update(1)
+                for observer in self.observers if metrics else ():
+                    observer(metrics)
                 if folder is not None:
                     folder.record(metrics)
                     due = config.checkpoint_every and self.steps % config.checkpoint_every == 0

@@ -18,7 +18,8 @@ def write(path: Path, tensors: dict[str, Tensor], about: JSON) -> None:
     """Write tensors and what is known of them, whole or not at all."""
     # Transposed views keep their strides through `clone`, and safetensors refuses them.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "version": str(VERSION), "about": json.dumps(about, sort_keys=True)}
+    # One entry: safetensors writes several in no fixed order, and equal SAEs are to be equal bytes.
+    header = {FORMAT: json.dumps({"version": VERSION, "about": about}, sort_keys=True)}
     write_bytes(path, safetensors.torch.save(plain, metadata=header))
 
 
@@ -32,18 +33,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], JSON]:
         raise ValueError(f"path is {path}, but there is no such file: give the .safetensors file that `save` wrote.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") == FORMAT and int(header["version"]) <= VERSION:
-                about = json.loads(header["about"])
-                if not isinstance(about, dict):
-                    raise ValueError("its header holds no table")
+            header = (file.metadata() or {}).get(FORMAT)
+            found = {"version": None} if header is None else json.loads(header)
+            if found["version"] == VERSION:
+                about: JSON = dict(found["about"])
                 return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as a saved SAE ({error}): it is damaged; copy or train it again."
         ) from error
-    if header.get("format") == FORMAT:
+    if found["version"] is not None:
         raise ValueError(
-            f"{path} has version {header['version']}, but this unweave reads up to {VERSION}: upgrade unweave."
+            f"{path} has version {found['version']}, but this unweave reads {VERSION}: use the unweave that wrote it."
         )
     raise ValueError(f"{path} is not an SAE saved by unweave: other libraries' checkpoints need converting first.")

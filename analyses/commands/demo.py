@@ -154,7 +154,7 @@ def _dictionary(
         progress=not arguments.quiet,
     )
     built = time.perf_counter()
-    chosen = best_labels(sae, store, _LABELS)
+    chosen = best_labels(sae, store, _LABELS, tokens=128, max_rows=120_000)
     bundle.label(evaluate_labels(sae, held_out, chosen).best(at_least=0.7))
     _say(f"  dictionary in {built - start:.0f} s, labels in {time.perf_counter() - built:.0f} s")
     return bundle
@@ -165,16 +165,37 @@ def _show_features(bundles: Mapping[str, "FeatureDictionary"], count: int = 5) -
     name, bundle = next(iter(bundles.items()))
     columns = bundle.features()
     good = [f for f, score in enumerate(columns["label_score"]) if score is not None and score >= _GOOD]
-    good.sort(key=lambda f: -columns["density"][f])
+    good.sort(key=lambda f: -columns["label_score"][f])
     seen: dict[str, int] = {}
     for feature in good:
-        seen.setdefault(columns["label"][feature], feature)
+        # AUROC alone likes features that fire on a label and on much else: the strongest examples must bear it too.
+        label = columns["label"][feature]
+        if len(seen) < count and label not in seen and _borne(label, bundle, feature):
+            seen[label] = feature
     _say(f"{name}: {len(good)} features tell a label with held-out AUROC >= {_GOOD}; five of them")
-    for label, feature in list(seen.items())[:count]:
+    for label, feature in seen.items():
         _say(f"  feature {feature}: {label}  (AUROC {columns['label_score'][feature]:.3f})")
         examples = [e for e in bundle.feature(feature) if e["bin"] == "top"][:3]
         for example in examples:
             _say(f"    {example['activation']:6.2f}  {_excerpt(example)}")
+
+
+def _borne(label: str, bundle: "FeatureDictionary", feature: int) -> bool:
+    """Whether most of a feature's top examples bear its label."""
+    from analyses.dictionary.token_classes import CLASS_KEY, PIECE_KEY, TOKEN_CLASSES
+
+    key, value = label.split(": ", 1)
+    borne = []
+    for example in (e for e in bundle.feature(feature) if e["bin"] == "top"):
+        place = example["position"] - example["start"]
+        piece, before = example["tokens"][place], example["tokens"][place - 1] if place else ""
+        if key == CLASS_KEY:
+            borne.append(TOKEN_CLASSES[value](piece, before))
+        elif key == PIECE_KEY:
+            borne.append(repr(piece) == value)
+        else:
+            borne.append(bundle.item_labels[example["item"]].get(key) == value)
+    return sum(borne) >= 0.8 * len(borne) > 0
 
 
 def _excerpt(example: Mapping[str, Any], around: int = 6) -> str:
@@ -188,7 +209,7 @@ def _link(out: Path, index: Path) -> None:
     """An index.html at the top that opens the page beside it."""
     from interp.durability import write_bytes
 
-    target = index.relative_to(out).as_posix()
+    target = index.resolve().relative_to(out.resolve()).as_posix()
     text = (
         '<!doctype html><meta charset="utf-8"><title>unweave demo</title>'
         f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">dictionaries</a>\n'

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -70,14 +70,19 @@ def _check_known(flags: Mapping[str, bool], argv: Sequence[str], prog: str) -> N
 def _check_given(kind: Any, argv: Sequence[str], default: Any) -> None:
     given = {word.partition("=")[0].replace("_", "-") for word in argv}
     flags = flags_of(kind)
-    wanted = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind) if _is_missing(getattr(default, f.name))]
-    missing = [flag for flag in wanted if flag in flags and flag not in given]
+    missing = [flag for flag in _wanted(default) if flag in flags and flag not in given]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be given, as a flag or in the file of --config.")
 
 
-def _is_missing(value: Any) -> bool:
-    return value is tyro.MISSING
+def _wanted(default: Any) -> Iterator[str]:
+    """The flags that have no default."""
+    for field in dataclasses.fields(default):
+        value = getattr(default, field.name)
+        if value is tyro.MISSING:
+            yield "--" + field.name.replace("_", "-")
+        elif dataclasses.is_dataclass(value):
+            yield from _wanted(value)
 
 
 def _one_line(boxed: str) -> str:

@@ -1,6 +1,7 @@
 """The `unweave` command: finds the subcommand, reads its arguments, turns errors into one line."""
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -78,7 +79,8 @@ def _guarded(call: Callable[[], None], prog: str, name: str, *, debug: bool) -> 
         how = getattr(sys.modules.get(module_of(name)), "GO_ON", "run the same command again to start over")
         return _say(prog, f"stopped; {how}.", 128 + signal.SIGINT)
     except BrokenPipeError:
-        sys.stdout = None  # The reader (head, less) has gone; nor can the interpreter's last flush reach it.
+        # The reader (head, less) has gone; the interpreter's last flush must not try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if debug:

@@ -12,7 +12,7 @@ from analyses.commands.nearness import meant
 T = TypeVar("T")
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """A value that does not fit its type; the reader adds the file's name."""
 
 
@@ -36,7 +36,7 @@ def from_plain(kind: Any, value: Any, at: str = "") -> Any:
         at: Dotted key of the value, for messages.
 
     Raises:
-        Misfit: If the value does not fit; with 'did you mean' for keys and choices.
+        MisfitError: If the value does not fit; with 'did you mean' for keys and choices.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
@@ -45,7 +45,7 @@ def from_plain(kind: Any, value: Any, at: str = "") -> Any:
         return _one_of(kind, inner, value, at)
     if origin is Literal:
         if value not in inner:
-            raise Misfit(f"{at} is {value!r}: {meant(str(value), [str(choice) for choice in inner])}")
+            raise MisfitError(f"{at} is {value!r}: {meant(str(value), [str(choice) for choice in inner])}")
         return value
     if origin in (tuple, list, Sequence):
         return _several(kind, origin, inner, value, at)
@@ -67,26 +67,28 @@ def record_from_plain(kind: type[T], value: Any, at: str = "", *, missing: Any =
         missing: Stands in for keys that have no default; by default they are refused.
 
     Raises:
-        Misfit: If a key is unknown or missing, or a value does not fit.
+        MisfitError: If a key is unknown or missing, or a value does not fit.
     """
     if not isinstance(value, dict):
-        raise Misfit(f"{at or 'the file'} is {_shown(value)}, but it holds keys and values: write `key: value` lines.")
+        raise MisfitError(
+            f"{at or 'the file'} is {_shown(value)}, but it holds keys and values: write `key: value` lines."
+        )
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     prefix = f"{at}." if at else ""
     for key in value:
         if key not in fields:
-            raise Misfit(f"{prefix}{key} is no key it takes: {meant(str(key), list(fields))}")
+            raise MisfitError(f"{prefix}{key} is no key it takes: {meant(str(key), list(fields))}")
     read = {key: from_plain(hints[key], part, prefix + key) for key, part in value.items()}
     for name, field in fields.items():
         if name not in read and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             if missing is dataclasses.MISSING:
-                raise Misfit(f"{prefix}{name} is missing: it has no default, so give it.")
+                raise MisfitError(f"{prefix}{name} is missing: it has no default, so give it.")
             read[name] = missing
     try:
         return kind(**read)
     except ValueError as error:
-        raise Misfit(f"{at or 'arguments'}: {error}") from error
+        raise MisfitError(f"{at or 'arguments'}: {error}") from error
 
 
 def kind_name(kind: Any) -> str:
@@ -114,18 +116,18 @@ def _one_of(kind: Any, inner: tuple[Any, ...], value: Any, at: str) -> Any:
     for part in parts:
         try:
             return from_plain(part, value, at)
-        except Misfit as error:
+        except MisfitError as error:
             refusals.append(error)
     if len(parts) == 1 and not _is_scalar(parts[0]):
         raise refusals[0]  # It names the key inside.
-    _check(False, kind, value, at)
+    raise _misfit(kind, value, at)
 
 
 def _several(kind: Any, origin: Any, inner: tuple[Any, ...], value: Any, at: str) -> Any:
     _check(isinstance(value, list), kind, value, at)
     if origin is tuple and inner[-1] is not Ellipsis:
         if len(value) != len(inner):
-            raise Misfit(f"{at} holds {len(value)} values, but it takes {len(inner)}: give that many.")
+            raise MisfitError(f"{at} holds {len(value)} values, but it takes {len(inner)}: give that many.")
         return tuple(from_plain(part, v, f"{at}[{i}]") for i, (part, v) in enumerate(zip(inner, value, strict=True)))
     read = [from_plain(inner[0], part, f"{at}[{i}]") for i, part in enumerate(value)]
     return read if origin is list else tuple(read)
@@ -148,7 +150,11 @@ def _is_scalar(kind: Any) -> bool:
 
 def _check(fits: bool, kind: Any, value: Any, at: str) -> None:
     if not fits:
-        raise Misfit(f"{at} is {_shown(value)}, but it takes {kind_name(kind)}: write it so.")
+        raise _misfit(kind, value, at)
+
+
+def _misfit(kind: Any, value: Any, at: str) -> MisfitError:
+    return MisfitError(f"{at} is {_shown(value)}, but it takes {kind_name(kind)}: write it so.")
 
 
 def _shown(value: Any) -> str:

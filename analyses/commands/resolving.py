@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from analyses.commands import flags, yaml_file
-from analyses.commands.plain import Misfit, record_from_plain
+from analyses.commands.plain import MisfitError, record_from_plain
 
 _EVERYWHERE = "Every subcommand also takes --config FILE.yaml (its arguments; a flag wins over the file), "
 _EVERYWHERE += "--print-config (print them resolved and end) and --debug (show where an error comes from)."
@@ -55,8 +55,8 @@ def split(argv: Sequence[str]) -> tuple[General, list[str]]:
 def resolved(module: ModuleType, argv: Sequence[str], file: Path | None, *, prog: str) -> Any:
     """The arguments of one call.
 
-    A module whose flags depend on values (`train`: on the method) gives `read_flags` with the signature of `flags.parse`
-    besides the dataclass; one whose files come in several shapes gives `adapted`, which turns one into the usual shape.
+    A module whose flags depend on values (`train`: on the method) gives `read_flags`, called like `flags.parse` without
+    the dataclass; one whose files come in several shapes gives `adapted`, which turns any into the usual one.
 
     Raises:
         ValueError: If the file or a flag does not fit; the message names the file and the key, or the flag.
@@ -65,9 +65,13 @@ def resolved(module: ModuleType, argv: Sequence[str], file: Path | None, *, prog
     plain = yaml_file.read(file) if file else {}
     try:
         default = record_from_plain(kind, getattr(module, "adapted", dict)(plain), missing=tyro.MISSING)
-    except Misfit as error:
-        raise ValueError(f"{file}: {error}") from error
+        return _flagged(module, argv, prog, default)
+    except MisfitError as error:
+        raise ValueError(f"{file}: {error}" if file else str(error)) from error
+
+
+def _flagged(module: ModuleType, argv: Sequence[str], prog: str, default: Any) -> Any:
     description = f"{inspect.getdoc(module)}\n\n{_EVERYWHERE}"
     if hasattr(module, "read_flags"):
         return module.read_flags(argv, prog=prog, description=description, default=default)
-    return flags.parse(kind, argv, prog=prog, description=description, default=default)
+    return flags.parse(module.Arguments, argv, prog=prog, description=description, default=default)

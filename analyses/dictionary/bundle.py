@@ -1,5 +1,6 @@
 """The feature dictionary: examples, statistics and neighbours of every feature, in one open folder."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -138,6 +139,12 @@ class FeatureDictionary:
     def items(self) -> dict[str, NDArray]:
         """The items that examples refer to: id, text, labels as JSON."""
         return tables.read_columns(self.path / "items" / "items.parquet")
+
+    @functools.cached_property
+    def item_labels(self) -> dict[int, dict[str, str]]:
+        """Labels of the items that examples refer to."""
+        items = self.items()
+        return {int(i): json.loads(text) for i, text in zip(items["id"], items["labels"], strict=True)}
 
     def edges(self) -> NDArray[np.float64]:
         """Borders of the histograms' bins."""

@@ -4,6 +4,7 @@ Choose on one store, report on another: `best_labels` looks for candidates, `eva
 had no part in the choice.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -51,11 +52,12 @@ def best_labels(
     candidates: int = 3,
     min_count: int = 20,
     batch_rows: int = 4096,
+    max_rows: int | None = None,
 ) -> Candidates:
     """The labels each feature tells best: labels of items (by its largest activation there) and of tokens.
 
     Every label is first ranked by a one-point ROC curve (firing at all, or above the feature's mean); the exact AUROC
-    is worked out for the best `candidates` of items and of tokens. Memory is 12 bytes a code: give a sample of rows.
+    is worked out for the best `candidates` of items and of tokens. Memory is 12 bytes a code: `max_rows` bounds it.
 
     Args:
         directions: The features.
@@ -65,6 +67,7 @@ def best_labels(
         candidates: Candidates a feature.
         min_count: Firings a feature needs, and rows or items with and without a label.
         batch_rows: Rows at once.
+        max_rows: First rows to look at, rounded up to a batch; None for all.
 
     Raises:
         ValueError: If no item bears one of the keys, or a number is out of range.
@@ -73,7 +76,7 @@ def best_labels(
         raise ValueError(f"candidates is {candidates} and min_count {min_count}, but both are at least 1.")
     names = possible_labels(store, labels, tokens, min_count)
     found = []
-    for scores, columns in _levels(directions, store, names, batch_rows):
+    for scores, columns in _levels(directions, store, names, batch_rows, max_rows):
         choice = _promising(scores, columns, len(names), candidates, min_count)
         found.append((choice, _exact(scores, columns, choice, len(names))))
     choice, area = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
@@ -100,11 +103,13 @@ def evaluate_labels(
 
 
 def _levels(
-    directions: Directions, store: ActivationStore, labels: list[Label], batch_rows: int
+    directions: Directions, store: ActivationStore, labels: list[Label], batch_rows: int, max_rows: int | None = None
 ) -> list[tuple[Scores, NDArray[np.int32]]]:
     """Scores and label columns, of items and of tokens."""
     with evaluating(directions):
-        batches = list(encoded_batches(directions, store, whole_batches(batch_rows)))
+        size = whole_batches(batch_rows)
+        wanted = None if max_rows is None else -(-max_rows // size)
+        batches = list(itertools.islice(encoded_batches(directions, store, size), wanted))
     example, position = (np.concatenate([getattr(b, name) for b in batches]) for name in ("example", "position"))
     first = np.cumsum([0, *(len(batch) for batch in batches)])
     rows = np.concatenate([(batch.rows + start).astype(np.int32) for batch, start in zip(batches, first, strict=False)])

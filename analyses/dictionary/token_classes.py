@@ -102,8 +102,10 @@ def token_columns(
     # A column is a function of the token and the one before: it is worked out once for each such pair.
     seen: dict[tuple[str, str], int] = {}
     pair = np.full(len(example), -1, np.int64)
+    read, pieces = -1, ()
     for row, (item, place) in enumerate(zip(example.tolist(), position.tolist(), strict=True)):
-        pieces = store.items[item].pieces
+        if item != read:  # A store on disk reads and decodes an item each time it is asked.
+            read, pieces = item, store.items[item].pieces
         if place < len(pieces):
             pair[row] = seen.setdefault((pieces[place], pieces[place - 1] if place else ""), len(seen))
     table = np.full((len(classes) + 1, len(seen) + 1), -1, np.int32)  # The last column is for rows without a token.

@@ -86,9 +86,8 @@ def chosen_site(manifest: JSON, site: Site | str | None, path: Path) -> JSON:
 
 def site_fingerprint(manifest: JSON, folder: str) -> str:
     """Hash of everything the manifest says of one site's rows."""
-    shared = {name: value for name, value in manifest.items() if name not in ("sites", "shards", "policy")}
+    shared = {name: value for name, value in manifest.items() if name not in ("sites", "shards")}
     keep = shard_files(0, [folder]).keys()
-    shared["policy"] = {name: value for name, value in manifest["policy"].items() if name != "sites"}
     shared["site"] = next(entry for entry in manifest["sites"] if entry["folder"] == folder)
     shared["shards"] = [
         shard | {"files": {name: record for name, record in shard["files"].items() if name in keep}}

@@ -1,0 +1,298 @@
+"""What every method and every penalty keeps, found by walking the package: a new file is tested with no edit here."""
+
+import copy
+import dataclasses
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import saes
+import saes.penalties
+from interp.types import Directions, Latents
+from saes import weights_file
+from saes.base import SAE, methods
+from saes.penalties.base import reconstruction
+from saes.training import Job, TrainConfig, Trainer
+
+METHODS = [pytest.param(method, id=name) for name, method in sorted(methods().items())]
+
+
+def _penalties() -> list[type]:
+    found = []
+    for info in pkgutil.iter_modules(saes.penalties.__path__):
+        module = importlib.import_module(f"saes.penalties.{info.name}")
+        own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+        found += [value for value in own if isinstance(value, type) and "__call__" in vars(value)]
+    return [penalty for penalty in found if not getattr(penalty, "_is_protocol", False)]
+
+
+PENALTIES = [pytest.param(penalty, id=penalty.__name__) for penalty in _penalties()]
+TERMS = [pytest.param(reconstruction, id="reconstruction")] + [
+    pytest.param(penalty.values[0](), id=penalty.id) for penalty in PENALTIES
+]
+both_modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def sae(method: type[SAE], randomised) -> SAE:
+    """Default arguments, random weights, thresholds set, float64."""
+    return randomised(method(d_in=6, d_sae=64).double())
+
+
+@pytest.fixture(scope="module")
+def trained(rows) -> dict[type[SAE], SAE]:
+    """Each method after a short training with its default job."""
+    from interp.stores.memory import MemoryStore
+
+    store = MemoryStore.from_values(rows(2000), site="blocks.1@in", provenance={"model": "tiny", "shape": (1, 2)})
+    jobs = [Job(method(d_in=6, d_sae=64)) for method in methods().values()]
+    exported = Trainer(jobs, TrainConfig(tokens=60 * 128, batch_size=128), store, progress=False).run()
+    return {type(sae): sae for sae in exported}
+
+
+def _dense(sae: SAE, x: Tensor) -> tuple[Latents, Tensor]:
+    """The kept codes and the reconstruction by full matrices; which codes are kept is the only thing taken over."""
+    support = sae.codes(x).detach()
+    pre_acts = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    latents = support.with_values(sae.activate(pre_acts[support.rows, support.indices], support))
+    return latents, latents.dense() @ sae.W_dec + sae.b_dec
+
+
+# Methods ----------------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_found() -> None:
+    assert {"TopK", "BatchTopK", "ReLU"} <= set(methods())
+    assert SAE not in methods().values()
+
+
+@every_method
+def test_the_source_is_named(method: type[SAE]) -> None:
+    assert re.search(r"\(.*\d{4}.*https://\S+\)", inspect.getmodule(method).__doc__.splitlines()[0])
+
+
+@every_method
+def test_the_constructor_is_the_configuration(method: type[SAE]) -> None:
+    parameters = inspect.signature(method).parameters.values()
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters)
+    assert [p.name for p in parameters if p.default is p.empty] == ["d_in", "d_sae"]
+    sae = method(d_in=6, d_sae=64)
+    assert set(sae.arguments) == {p.name for p in parameters}
+    assert json.loads(json.dumps(sae.arguments)) == sae.arguments
+    assert all(getattr(sae, name) == value for name, value in sae.arguments.items() if name != "seed")
+    assert isinstance(sae, Directions)
+    assert torch.equal(sae.W_dec, method(d_in=6, d_sae=64).W_dec)
+    assert not torch.equal(sae.W_dec, method(d_in=6, d_sae=64, seed=1).W_dec)
+
+
+@every_method
+@pytest.mark.parametrize("width", [{"d_in": 0}, {"d_sae": -1}])
+def test_impossible_widths_are_refused(method: type[SAE], width: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"d_(in|sae)"):
+        method(**({"d_in": 6, "d_sae": 64} | width))
+
+
+@every_method
+@both_modes
+def test_signs_of_latents(sae: SAE, x: Tensor, training: bool) -> None:
+    values = sae.train(training).encode(x).values
+    assert len(values)
+    assert (values != 0).all()
+    assert sae.signed or (values > 0).all()
+
+
+@every_method
+@both_modes
+def test_sparse_equals_dense(sae: SAE, x: Tensor, training: bool) -> None:
+    latents, recon = _dense(sae.train(training), x)
+    torch.testing.assert_close(sae.encode(x).values, latents.values, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sae(x), recon, rtol=1e-12, atol=1e-12)
+
+
+@every_method
+@pytest.mark.parametrize("term", TERMS)
+def test_every_gradient_of_every_term_equals_autograd_and_is_not_zero(sae: SAE, x: Tensor, term, step_of) -> None:
+    sae.train()
+    # Features that this batch never fires count as dead, and some others with them.
+    parameters = dict(sae.named_parameters())
+    found = torch.autograd.grad(term(step_of(sae, x)), list(parameters.values()), allow_unused=True)
+    expected = torch.autograd.grad(term(step_of(sae, x, *_dense(sae, x))), list(parameters.values()))
+    for name, ours, theirs in zip(parameters, found, expected, strict=True):
+        assert ours is not None, name
+        assert ours.abs().max() > 0, name
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@every_method
+def test_gradients_reach_the_input(sae: SAE, x: Tensor) -> None:
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    sae(ours).sin().sum().backward()
+    _dense(sae, theirs)[1].sin().sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-12)
+
+
+@every_method
+@pytest.mark.parametrize("term", TERMS)
+def test_the_loss_does_not_depend_on_the_batch_size(sae: SAE, x: Tensor, term, step_of) -> None:
+    once, twice = term(step_of(sae.train(), x)), term(step_of(sae, torch.cat([x, x])))
+    assert float(once.detach()) == pytest.approx(float(twice.detach()), rel=1e-12)
+
+
+@every_method
+def test_evaluation_sees_one_row_at_a_time(sae: SAE, x: Tensor) -> None:
+    whole = sae.eval().encode(x)
+    apart = torch.cat([sae.encode(row[None]).dense() for row in x])
+    torch.testing.assert_close(apart, whole.dense(), rtol=1e-12, atol=1e-12)
+    assert torch.equal(apart != 0, whole.dense() != 0)
+    with_giants = sae.encode(torch.cat([x, 1e3 * x]))
+    assert torch.equal(with_giants[: len(x)].indices, whole.indices)
+
+
+@every_method
+def test_forward_is_pure_and_modes_can_be_changed(sae: SAE, x: Tensor) -> None:
+    state, kept = copy.deepcopy(sae.state_dict()), x.clone()
+    before = sae.train()(x)
+    sae.eval()(x)
+    assert torch.equal(sae.train()(x), before)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(state[name], value) for name, value in sae.state_dict().items())
+
+
+@every_method
+def test_bfloat16_is_close_to_float32(method: type[SAE], trained: dict[type[SAE], SAE], rows) -> None:
+    x, sae = rows(500, seed=1), trained[method]
+    rough = copy.deepcopy(sae).bfloat16()(x).float()  # `encode` takes rows of any precision.
+
+    def fvu(recon: Tensor) -> float:
+        return float((x - recon.detach()).square().sum() / (x - x.mean(0)).square().sum())
+
+    assert fvu(sae(x)) < 0.5
+    assert abs(fvu(rough) - fvu(sae(x))) < 0.01
+
+
+@every_method
+def test_a_wrong_width_is_refused(method: type[SAE], trained: dict[type[SAE], SAE]) -> None:
+    with pytest.raises(ValueError, match=r"x has shape \[2, 7\], but this SAE takes \[n, 6\]: harvest"):
+        method(d_in=6, d_sae=64).encode(torch.zeros(2, 7))
+    with pytest.raises(ValueError, match=r"harvest blocks\.1@in again"):
+        trained[method].encode(torch.zeros(2, 5))
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+@every_method
+def test_a_saved_sae_comes_back_the_same(method: type[SAE], trained: dict[type[SAE], SAE], rows, tmp_path) -> None:
+    sae, x = trained[method], rows(50, seed=2)
+    sae.labels = {3: "three", 60: "sixty"}
+    sae.save(tmp_path / "sae.safetensors")
+    loaded = saes.load(tmp_path / "sae.safetensors")
+    assert type(loaded) is method
+    assert not loaded.training
+    for name, value in sae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    about = ("arguments", "site", "labels", "provenance", "d_in", "d_sae")
+    assert all(getattr(loaded, name) == getattr(sae, name) for name in about)
+    assert loaded.provenance["model"] == "tiny"
+    assert loaded.provenance["training"]["tokens"] == 60 * 128
+    assert loaded.W_enc.stride() == sae.W_enc.stride() == (1, 6)
+    assert torch.equal(loaded(x), sae(x))
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "sae.safetensors").read_bytes()
+
+
+@every_method
+def test_precision_survives_a_file(method: type[SAE], randomised, tmp_path) -> None:
+    sae = randomised(method(d_in=6, d_sae=64).double())
+    sae.save(tmp_path / "sae.safetensors")
+    loaded = saes.load(tmp_path / "sae.safetensors")
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in sae.state_dict().items())
+
+
+def _crafted(path: Path, name: str, arguments: object) -> Path:
+    sae = next(iter(methods().values()))(d_in=6, d_sae=64)
+    weights_file.write(path, sae.state_dict(), {"class": name, "arguments": arguments})
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("os.system", "builtins.exec", "torch.load", "torch.nn.modules.linear.Linear", "", "TopK", "topk.TopK"),
+        *("saes.base.load", "saes.base.SAE", "saes.training.train", "saes.training.Trainer", "saes.weights_file.write"),
+        *("saes.topk.check_k", "saes.topk.AuxK", "saes.topk.SAE", "saes.topk.__name__", "saes.nothing.Nothing"),
+    ],
+)
+def test_a_file_that_names_no_method_is_refused_before_anything_is_called(name, tmp_path, monkeypatch) -> None:
+    path = _crafted(tmp_path / "sae.safetensors", name, {"path": str(tmp_path / "made"), "d_in": 6, "d_sae": 64})
+    called = []
+    targets = [(os, "system"), (torch, "load"), (SAE, "__init__"), (weights_file, "write")]
+    for target, attribute in [*targets, (importlib.import_module("saes.training"), "train")]:
+        monkeypatch.setattr(target, attribute, lambda *args, **kwargs: called.append((args, kwargs)))
+    with pytest.raises(ValueError, match=r"names the class .*, which is no method of saes: known are saes\."):
+        saes.load(path)
+    assert not called
+    assert [p.name for p in tmp_path.iterdir()] == ["sae.safetensors"]
+
+
+@every_method
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"d_in": 6},
+        {"d_in": 6, "d_sae": 64, "nonsense": 1},
+        {"d_in": 6, "d_sae": -64},
+        {"d_in": 7, "d_sae": 64},
+        {"d_in": "6", "d_sae": 64},
+        ["d_in", "d_sae"],
+        None,
+    ],
+)
+def test_wrong_arguments_are_refused(method: type[SAE], arguments: object, tmp_path) -> None:
+    path = _crafted(tmp_path / "sae.safetensors", f"{method.__module__}.{method.__name__}", arguments)
+    with pytest.raises(ValueError, match=r"(?s)sae\.safetensors does not fit saes\..* damaged or from another version"):
+        saes.load(path)
+
+
+# Penalties --------------------------------------------------------------------------------------------------------
+
+
+def test_penalties_are_found() -> None:
+    assert {"AuxK", "L1"} <= {penalty.id for penalty in PENALTIES}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_penalty_is_a_sourced_record_of_plain_values(penalty: type) -> None:
+    assert re.search(r"\(.*\d{4}.*https://\S+\)", inspect.getmodule(penalty).__doc__.splitlines()[0])
+    values = dataclasses.asdict(penalty())
+    assert json.loads(json.dumps(values)) == values
+    assert penalty.__dataclass_params__.frozen
+    with pytest.raises(ValueError, match="coefficient -1"):
+        penalty(coefficient=-1.0)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_penalty_is_pure_and_linear_in_its_coefficient(penalty: type, x: Tensor, step_of, randomised) -> None:
+    sae = randomised(next(iter(methods().values()))(d_in=6, d_sae=64).double())
+    step = step_of(sae, x)
+    tensors = (*sae.state_dict().values(), step.latents.values, step.recon, step.dead, step.density, step.x)
+    kept = [tensor.detach().clone() for tensor in tensors]
+    once, twice, none = (float(penalty(coefficient=c)(step).detach()) for c in (0.5, 1.0, 0.0))
+    assert twice == pytest.approx(2 * once)
+    assert once > 0
+    assert none == 0
+    assert all(torch.equal(now, then) for now, then in zip(tensors, kept, strict=True))
