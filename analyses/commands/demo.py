@@ -42,7 +42,7 @@ class Arguments:
     held_out_tokens: int = 60_000
     d_sae: int = 6144
     k: int = 32
-    steps: int = 480
+    steps: int = 400
     overwrite: bool = False
     quiet: bool = False
 
@@ -102,6 +102,7 @@ def _harvested(arguments: Arguments, model: "Model") -> tuple["ActivationStore",
             [arguments.site],
             arguments.out / f"store-{split}",
             labels=("package", "module", "kind"),
+            exclude=("pad", "cls", "sep"),
             max_tokens=tokens,
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,
@@ -165,7 +166,8 @@ def _show_features(bundles: Mapping[str, "FeatureDictionary"], count: int = 5) -
     name, bundle = next(iter(bundles.items()))
     columns = bundle.features()
     good = [f for f, score in enumerate(columns["label_score"]) if score is not None and score >= _GOOD]
-    good.sort(key=lambda f: -columns["label_score"][f])
+    # Names of packages, kinds and classes before names of single tokens.
+    good.sort(key=lambda f: (columns["label"][f].startswith("token:"), -columns["label_score"][f]))
     seen: dict[str, int] = {}
     for feature in good:
         # AUROC alone likes features that fire on a label and on much else: the strongest examples must bear it too.
@@ -201,7 +203,8 @@ def _borne(label: str, bundle: "FeatureDictionary", feature: int) -> bool:
 def _excerpt(example: Mapping[str, Any], around: int = 6) -> str:
     """The marked token between its neighbours, on one line."""
     tokens, place = list(example["tokens"]), int(example["position"] - example["start"])
-    tokens[place] = f"[{tokens[place].strip()}]"
+    marked = tokens[place].strip() or tokens[place]
+    tokens[place] = tokens[place].replace(marked, f"[{marked}]")
     return " ".join("".join(tokens[max(0, place - around) : place + around + 1]).split())
 
 

@@ -111,5 +111,5 @@ def _table(names: Sequence[str], found: "Sequence[Evaluation]") -> str:
 def _cell(interval: Any) -> str:
     if interval is None:
         return "-"
-    ends = "" if interval.low is None else f" [{interval.low:.3g}, {interval.high:.3g}]"
+    ends = "" if interval.low is None else f" [{interval.low:.4g}, {interval.high:.4g}]"
     return f"{interval.value:.4g}{ends}"

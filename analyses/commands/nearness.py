@@ -6,8 +6,13 @@ from collections.abc import Collection
 
 def meant(name: str, known: Collection[str]) -> str:
     """Words to end an error message with: the nearest known names, or all of them where none is near."""
-    folded = {other.lower().replace("-", "_"): other for other in known}
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), folded, n=3, cutoff=0.6)
+    folded = {_folded(other): other for other in known}
+    near = difflib.get_close_matches(_folded(name), folded, n=2, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(folded[n] for n in near)}?"
     return f"known are {', '.join(sorted(known))}." if known else "there are none."
+
+
+def _folded(name: str) -> str:
+    """The name without what people mix up; the dashes before a flag would make all flags near."""
+    return name.lower().replace("-", "_").lstrip("_")

@@ -29,7 +29,9 @@ def test_the_choice_is_that_of_topk_over_the_batch_whatever_the_threshold(thresh
     expected = _slow(sae, _x())
     attempts = []
     candidates = sae.candidates
-    monkeypatch.setattr(sae, "candidates", lambda p, context: attempts.append(context.attempt) or candidates(p, context))
+    monkeypatch.setattr(
+        sae, "candidates", lambda p, context: attempts.append(context.attempt) or candidates(p, context)
+    )
     border = float(expected[expected > 0].min())
     sae.threshold.fill_(float("nan") if threshold == "unset" else threshold * border)
     latents = sae.encode(_x())

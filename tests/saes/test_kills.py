@@ -27,8 +27,8 @@ def run(folder):
     config = TrainConfig(tokens=80 * 64, batch_size=64, checkpoint_every=4, log_every=1, dead_tokens=256)
     Trainer(jobs, config, store, run=folder, resume=True, progress=False).run()
 
-def attempt(folder, seconds):
-    # The exit status, or None where it was killed before.
+def attempt(folder, seconds=None):
+    # The exit status, or None where the run was killed.
     child = os.fork()
     if child == 0:
         status = 1
@@ -39,25 +39,65 @@ def attempt(folder, seconds):
             print(repr(error), file=sys.stderr, flush=True)
         finally:
             os._exit(status)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
+# What an optimizer imports when it first steps is imported here, not in each attempt.
+weight = torch.nn.Parameter(torch.ones(2))
+weight.grad = torch.ones(2)
+torch.optim.Adam([weight], fused=True).step()
+
 root, seeds, kills = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 begin = time.monotonic()
-child = os.fork()
-if child == 0:
-    run(root / "whole")
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
+assert attempt(root / "whole") == 0
 duration = time.monotonic() - begin
 for seed in seeds:
-    draw, folder, statuses = random.Random(seed), root / str(seed), []
-    while statuses.count(None) < kills and 0 not in statuses and 1 not in statuses:
-        # Mostly early, so that a run survives many; a good part of its time is start and checkpoints.
-        statuses.append(attempt(folder, duration * draw.random() ** 2))
-    while 1 not in statuses and 0 not in statuses:
-        statuses.append(attempt(folder, 20 * duration + 20) if False else finish(folder))
+    draw, statuses = random.Random(seed), []
+    while len(statuses) < kills and (not statuses or statuses[-1] is None):
+        # A run survives `kills` of these: each gets it less than that part of its way.
+        statuses.append(attempt(root / str(seed), duration * 1.5 * draw.random() / kills + 0.02))
+    if statuses[-1] is None:
+        statuses.append(attempt(root / str(seed)))
     print(json.dumps(statuses), flush=True)
 """
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _killed(root: Path, seeds: list[int], kills: int) -> list[list[int | None]]:
+    """Statuses of the attempts at each run; None is a kill."""
+    command = [sys.executable, "-c", PROGRAM, str(root), json.dumps(seeds), str(kills)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    statuses = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(found[-1] == 0 and set(found[:-1]) <= {None} for found in statuses), (statuses, done.stderr)
+    return statuses
+
+
+def _compare(root: Path, seeds: list[int]) -> None:
+    whole = _contents(root / "whole")
+    assert "DONE" in whole
+    for seed in seeds:
+        found = _contents(root / str(seed))
+        assert found.keys() == whole.keys(), seed
+        assert [name for name in whole if whole[name] != found[name]] == [], seed
+
+
+def test_runs_killed_at_random_moments_end_in_equal_bytes(tmp_path) -> None:
+    seeds = [0, 1, 2]
+    statuses = _killed(tmp_path, seeds, kills=4)
+    assert sum(found.count(None) for found in statuses) >= 6
+    _compare(tmp_path, seeds)
+
+
+@pytest.mark.soak
+def test_runs_killed_twenty_times_end_in_equal_bytes(tmp_path) -> None:
+    seeds = [10, 11, 12]
+    statuses = _killed(tmp_path, seeds, kills=20)
+    assert sum(found.count(None) for found in statuses) >= 40
+    _compare(tmp_path, seeds)

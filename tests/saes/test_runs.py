@@ -30,7 +30,9 @@ class Stopping(MemoryStore):
     def batches(
         self, size: int, *, seed: int | None, start_step: int = 0, epochs: int | None = None
     ) -> Iterator[Activations]:
-        for step, batch in enumerate(super().batches(size, seed=seed, start_step=start_step, epochs=epochs), start_step):
+        for step, batch in enumerate(
+            super().batches(size, seed=seed, start_step=start_step, epochs=epochs), start_step
+        ):
             if size == 32 and step == self.before:
                 raise StoppedError
             yield batch
@@ -252,7 +254,9 @@ def test_damaged_checkpoints_are_named(data: Stopping, tmp_path) -> None:
         (state, json.dumps(about | {"jobs": {"a": {"nonsense": 1}}}).encode()),
     ):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"step-6 cannot be resumed from \(.*\): remove it to resume from an older"):
+        with pytest.raises(
+            ValueError, match=r"step-6 cannot be resumed from \(.*\): remove it to resume from an older"
+        ):
             _trainer(data, tmp_path / "run", resume=True)
         tensors.write_bytes(good[0])
         state.write_bytes(good[1])
@@ -268,7 +272,6 @@ def test_metrics_that_were_cut_are_noticed(data: Stopping, tmp_path) -> None:
 
 
 # Failing disks ----------------------------------------------------------------------------------------------------
-
 
 
 def _readable(run: Path) -> None:
@@ -290,7 +293,9 @@ def test_a_disk_that_fails_anywhere_costs_nothing(call: str, failing_disk, data,
     for index in range(disk.calls):
         run, code = tmp_path / str(index), (errno.ENOSPC, errno.EIO)[index % 2]
         with (
-            pytest.raises(OSError, match=r"could not write .* make room or choose another folder, .* to go on") as caught,
+            pytest.raises(
+                OSError, match=r"could not write .* make room or choose another folder, .* to go on"
+            ) as caught,
             failing_disk(call, index, code),
         ):
             _trainer(data, run, **FEW).run()

@@ -36,7 +36,9 @@ class FakeStore(MemoryStore):
     def batches(
         self, size: int, *, seed: int | None, start_step: int = 0, epochs: int | None = None
     ) -> Iterator[Activations]:
-        for step, batch in enumerate(super().batches(size, seed=seed, start_step=start_step, epochs=epochs), start_step):
+        for step, batch in enumerate(
+            super().batches(size, seed=seed, start_step=start_step, epochs=epochs), start_step
+        ):
             if size == 64 and step in self.infinite:
                 batch.values[3, 2] = math.inf
             yield batch
