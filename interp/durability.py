@@ -55,8 +55,12 @@ class _DurableFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, *, renamed: bool = False) -> Iterator[None]:
     """Turn a failing disk into a message that says what is safe and what to do.
+
+    Args:
+        path: What was being written.
+        renamed: Whether the new content already has its name, and only the disk's word is missing.
 
     Raises:
         OSError: With the same errno, naming the path and the way out.
@@ -68,7 +72,8 @@ def explained(path: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"could not write {path}: {os.strerror(error.errno)}. What was there before is untouched; "
+            f"could not write {path}: {os.strerror(error.errno)}. "
+            f"{'It is in place, but may not outlive a power cut' if renamed else 'What was there before is untouched'}; "
             "make room or choose another folder, then run the same command again to go on",
         ) from error
 
@@ -93,6 +98,7 @@ def writing(path: Path | str) -> Iterator[BinaryIO]:
             file.close()
             temporary.unlink(missing_ok=True)
             raise
+    with explained(path, renamed=True):
         sync_folder(path.parent)
 
 
@@ -129,6 +135,7 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+    with explained(path, renamed=True):
         sync_folder(path.parent)
 
 

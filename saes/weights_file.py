@@ -34,10 +34,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], JSON]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(FORMAT)
-            found = {"version": None} if header is None else json.loads(header)
+            found: JSON = {"version": None} if header is None else json.loads(header)
             if found["version"] == VERSION:
-                about: JSON = dict(found["about"])
-                return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in file.keys()}, dict(found["about"])  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as a saved SAE ({error}): it is damaged; copy or train it again."

@@ -86,9 +86,13 @@ def _wanted(default: Any) -> Iterator[str]:
 
 
 def _one_line(boxed: str) -> str:
-    """What tyro says in a box, without the box and without the help it repeats."""
-    lines = [re.sub(r"[╭╰│─╮╯]+", " ", line).strip() for line in boxed.splitlines() if not line.startswith("╭")]
-    text = " ".join(" ".join(lines).split())
-    text = re.split(r" ?(?:Argument helptext:|For full helptext)", text)[0]
-    text = re.sub(r"^Error parsing (?:\w+: )?(?=\w+ is )", "", text)  # Our own dataclasses' messages.
+    """What tyro says in the first part of a box: without the box, its title and the help it repeats."""
+    lines = [line.strip("╭╰│╮╯ ") for line in boxed.splitlines()]
+    rules = [number for number, line in enumerate(lines) if len(line) > 3 and not line.strip("─-")]
+    if boxed.lstrip().startswith("╭"):  # The title stands in the box's first line.
+        first, last = 1, rules[0] if rules else len(lines)
+    else:  # A terminal without Unicode: the title stands above a rule.
+        first, last = rules[0] + 1 if rules else 0, rules[1] if len(rules) > 1 else len(lines)
+    text = " ".join(" ".join(lines[first:last]).split())
+    text = re.sub(r"^Error parsing \w+: (?=\w+ is )", "", text)  # Our own dataclasses' messages.
     return text if text.endswith((".", "!")) else f"{text}."

@@ -3,6 +3,7 @@
 unweave harvest --model all-minilm-l6-v2 --dataset documentation --sites blocks.3 --out runs/store --max-tokens 300000
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,6 +87,8 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Harvest and say what is there."""
+    if arguments.quiet:  # Read when datasets is imported, which loading a model does.
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from interp.harvesting import harvest
     from interp.loading import load_model
 

@@ -85,16 +85,17 @@ def _guarded(call: Callable[[], None], prog: str, name: str, *, debug: bool) -> 
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if debug:
             raise
-        return _say(prog, _message(error), _WRONG)
+        return _say(prog, _message(error, prog), _WRONG)
     except Exception:
         print(f"{prog}: this is a bug of unweave; please report it with what follows.", file=sys.stderr)
         raise
     return _DONE
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, prog: str) -> str:
+    way = "Install unweave again" if prog.endswith("doctor") else "unweave doctor says what is missing"
     if isinstance(error, ImportError):
-        return f"{error}. unweave doctor says what is missing"
+        return f"{error}. {way}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error) or type(error).__name__

@@ -5,11 +5,11 @@ from collections.abc import Collection
 
 
 def meant(name: str, known: Collection[str]) -> str:
-    """Words to end an error message with: the nearest known names, or all of them where none is near."""
+    """Words to end an error message with: the nearest known name, or all of them where none is near."""
     folded = {_folded(other): other for other in known}
-    near = difflib.get_close_matches(_folded(name), folded, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(_folded(name), folded, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {' or '.join(folded[n] for n in near)}?"
+        return f"did you mean {folded[near[0]]}?"
     return f"known are {', '.join(sorted(known))}." if known else "there are none."
 
 

@@ -85,10 +85,26 @@ def record_from_plain(kind: type[T], value: Any, at: str = "", *, missing: Any =
             if missing is dataclasses.MISSING:
                 raise MisfitError(f"{prefix}{name} is missing: it has no default, so give it.")
             read[name] = missing
+    if any(value is missing for value in read.values()):
+        return unfinished(kind, read)
     try:
         return kind(**read)
     except ValueError as error:
         raise MisfitError(f"{at or 'arguments'}: {error}") from error
+
+
+def unfinished(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A record that lacks values: made without its constructor, whose checks are for whole ones."""
+    record = object.__new__(kind)
+    defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}  # type: ignore[arg-type]
+    made = {
+        f.name: f.default_factory()
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.default_factory is not dataclasses.MISSING
+    }
+    for name, value in (defaults | made | dict(values)).items():
+        object.__setattr__(record, name, value)
+    return record
 
 
 def kind_name(kind: Any) -> str:

@@ -16,7 +16,7 @@ import tyro
 
 from analyses.commands import devices, job_flags, jobs, logs
 from analyses.commands.jobs import JobSpec
-from analyses.commands.plain import MisfitError
+from analyses.commands.plain import MisfitError, unfinished
 from saes.records import Metrics, TrainConfig
 
 GO_ON = "run the same command again with --resume to go on from the last checkpoint"
@@ -75,7 +75,7 @@ def read_flags(argv: Sequence[str], *, prog: str, description: str, default: Arg
         ValueError: If a flag does not fit, or no job is asked for.
     """
     known = tuple(jobs.completed(spec, f"jobs[{i}]") for i, spec in enumerate(default.jobs))
-    default = dataclasses.replace(default, jobs=known)
+    default = unfinished(Arguments, vars(default) | {"jobs": known})
     read, listed = job_flags.read(Arguments, argv, prog=prog, description=description, default=default)
     if not listed:
         raise ValueError(

@@ -16,10 +16,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 reads 1e-3 as text; 1.2 and everyone who writes a learning rate read a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+# YAML 1.1 reads 1e-3 as text; 1.2 and everyone who writes a learning rate read a number. Text like it is quoted.
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -37,6 +42,8 @@ def read(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path} cannot be read as YAML: {error.problem}{line}; correct it there.") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}; correct it there.") from error
     if found is not None and not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, but arguments are `key: value` lines: write such.")
     return found or {}
@@ -44,4 +51,4 @@ def read(path: Path) -> dict[str, Any]:
 
 def written(value: Any) -> str:
     """Plain values as YAML, in their own order."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

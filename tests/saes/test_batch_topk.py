@@ -23,9 +23,9 @@ def sae(randomised) -> BatchTopK:
     return randomised(BatchTopK(d_in=6, d_sae=40, k=4).double()).train()
 
 
-@pytest.mark.parametrize("threshold", ["unset", 0.0, 0.5, 1.0, 1.05, 1.2, 1.3, 10.0])
-def test_the_choice_is_that_of_topk_over_the_batch_whatever_the_threshold(threshold, sae, monkeypatch) -> None:
-    """Too high a bound finds too few, and the encoder is asked again; `threshold` is in units of the true border."""
+@pytest.mark.parametrize("last", ["unset", 0.0, 0.5, 1.0, 1.05, 1.2, 1.3, 10.0])
+def test_the_choice_is_that_of_topk_over_the_batch_whatever_the_last_one(last, sae, monkeypatch) -> None:
+    """Too high a bound finds too few, and the encoder is asked again; `last` is in units of the true border."""
     expected = _slow(sae, _x())
     attempts = []
     candidates = sae.candidates
@@ -33,11 +33,11 @@ def test_the_choice_is_that_of_topk_over_the_batch_whatever_the_threshold(thresh
         sae, "candidates", lambda p, context: attempts.append(context.attempt) or candidates(p, context)
     )
     border = float(expected[expected > 0].min())
-    sae.threshold.fill_(float("nan") if threshold == "unset" else threshold * border)
+    sae.last.fill_(float("nan") if last == "unset" else last * border)
     latents = sae.encode(_x())
     assert len(latents.values) == 4 * 30
     torch.testing.assert_close(latents.dense(), expected, rtol=1e-12, atol=1e-12)
-    tried = {1.2: 1, 1.3: 2, 10.0: 2}.get(threshold, 0)  # 0.95 * 1.2 and 0.8 * 1.3 are above the border.
+    tried = {1.2: 1, 1.3: 2, 10.0: 2}.get(last, 0)  # 0.95 * 1.2 and 0.8 * 1.3 are above the border.
     assert attempts == list(range(tried + 1))
 
 
@@ -58,8 +58,8 @@ def test_ties_at_the_border_never_drop_what_is_larger() -> None:
 def test_fewer_positive_entries_than_the_budget_are_all_kept(sae: BatchTopK) -> None:
     with torch.no_grad():
         sae.b_enc.fill_(-3.0)
-    for threshold in (float("nan"), 0.0, 5.0):
-        sae.threshold.fill_(threshold)
+    for last in (float("nan"), 0.0, 5.0):
+        sae.last.fill_(last)
         torch.testing.assert_close(sae.encode(_x()).dense(), _slow(sae, _x()))
         assert 0 < len(sae.encode(_x()).values) < 4 * 30
 
@@ -85,6 +85,7 @@ def test_the_threshold_is_the_running_mean_of_the_smallest_kept_value() -> None:
         moved = sae.moved_thresholds(latents)
         assert sae.threshold.isnan() or seed  # Pure: the Trainer moves it.
         sae.threshold.copy_(moved["threshold"])
+        assert float(moved["last"]) == smallest[-1]
     expected = smallest[0]
     for value in smallest[1:]:
         expected = 0.9 * expected + 0.1 * value

@@ -317,3 +317,15 @@ def test_a_run_goes_on_from_one_failure_to_the_next(failing_disk, data, tmp_path
         else:
             break
     assert _contents(tmp_path / "run") == _contents(tmp_path / "whole")
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_them(data: Stopping, tmp_path, monkeypatch) -> None:
+    order: list[str] = []
+
+    def noted(name: str, real):
+        return lambda *args, **kwargs: (order.append(name), real(*args, **kwargs))[1]
+
+    monkeypatch.setattr(durability.AppendedFile, "sync", noted("metrics", durability.AppendedFile.sync))
+    monkeypatch.setattr(checkpoints, "save", noted("checkpoint", checkpoints.save))
+    _trainer(data, tmp_path / "run", **FEW).run()
+    assert order == ["metrics", "checkpoint"] * 2

@@ -176,7 +176,8 @@ def test_too_many_skipped_steps_stop_the_run_with_advice(rows, tmp_path) -> None
     trainer = Trainer(_jobs()[:1], config, store, run=tmp_path / "run", progress=False)
     with pytest.raises(FloatingPointError, match=r"'first' had no finite loss in 5 steps in a row .* lower lr"):
         trainer.run()
-    lines = [json.loads(line, parse_constant=pytest.fail) for line in open(tmp_path / "run/metrics.jsonl")]
+    text = (tmp_path / "run/metrics.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
     assert [line["skipped"] for line in lines] == [0, 0, *[1] * 8, 2, 3, 4, 5]
     assert lines[2]["loss"] is None
     assert (tmp_path / "run/checkpoints/step-8").is_dir()
@@ -197,3 +198,23 @@ def test_by_default_the_store_is_read_once(store) -> None:
     (sae,) = train(TopK(d_in=6, d_sae=32), store, progress=False)
     assert sae.provenance["training"]["tokens"] == 2048  # One batch; smaller stores go round.
     assert not sae.training
+
+
+def test_penalties_see_where_the_run_is_and_what_has_fired(store) -> None:
+    seen = []
+
+    def look(step) -> Tensor:
+        seen.append((step.progress, step.scale, step.dead.clone(), step.density.clone(), step.latents.detach()))
+        return step.recon.new_zeros(())
+
+    trainer = Trainer([Job(TopK(d_in=6, d_sae=64, k=1), penalties=(look,))], CONFIG, store, progress=False)
+    trainer.run()
+    assert [part[0] for part in seen] == pytest.approx([step / 20 for step in range(20)])
+    assert {part[1] for part in seen} == {trainer.normaliser.scale}
+    density = torch.zeros(64)
+    for i, (_, _, dead, running, latents) in enumerate(seen):
+        recent = torch.cat([before[4].indices for before in seen[max(0, i - 3) : i]] or [latents.indices])
+        expected = ~torch.isin(torch.arange(64), recent) if i > 2 else torch.zeros(64, dtype=torch.bool)
+        assert torch.equal(dead, expected)  # Silent for more than 128 tokens: for three batches.
+        torch.testing.assert_close(running, density)
+        density = 0.98 * density + 0.02 * (latents.dense() > 0).float().mean(0)

@@ -38,7 +38,7 @@ def opened(wanted: Sequence[str], run: Path) -> "Iterator[list[Observer]]":
         yield [stack.enter_context(_module(name).observer(run)) for name in dict.fromkeys(wanted)]
 
 
-def scalars(metrics: "Metrics") -> dict[str, float]:
+def scalars(metrics: "Metrics") -> dict[str, int | float]:
     """The numbers of one step of one job, terms of the loss among them."""
     plain = {name: value for name, value in vars(metrics).items() if name not in ("job", "step", "terms")}
     return plain | {f"terms/{name}": value for name, value in metrics.terms.items()}

@@ -35,7 +35,7 @@ def bert_folder(tmp_path_factory) -> Path:
     core.pre_tokenizer = Whitespace()
     core.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     names = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")}
-    PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=32, **names).save_pretrained(path)
+    PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=128, **names).save_pretrained(path)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import tyro
 
-from analyses.commands.flags import flags_of, parse
+from analyses.commands.flags import _one_line, flags_of, parse
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,29 @@ def test_help_shows_what_each_flag_means(capsys):
     said = capsys.readouterr().out
     for words in ("About.", "--store STR", "Whether to hurry.", "--batch-size INT"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        """
+╭─ Value error ──────────────────────╮
+│ Error parsing training: rate is 0, │
+│ but it is positive: give such.     │
+│ ────────────────────────────────── │
+│ For full helptext, see x --help    │
+╰────────────────────────────────────╯
+""",
+        """
+ Value error
+ ------------------------------------
+  Error parsing training: rate is 0,
+  but it is positive: give such.
+  -----------------------------------
+  For full helptext, see x --help
+
+""",
+    ],
+)
+def test_a_box_is_unpacked_whatever_the_terminal(box):
+    assert _one_line(box.lstrip("\n")) == "rate is 0, but it is positive: give such."

@@ -74,7 +74,7 @@ def test_a_mistyped_subcommand(unweave, word, said):
         (OSError("no hub here"), "no hub here"),
         (OSError(28, "could not write x: make room"), "could not write x: make room"),
         (FloatingPointError("no finite loss"), "no finite loss"),
-        (ModuleNotFoundError("No module named 'x'"), "No module named 'x'. unweave doctor says what is missing"),
+        (ModuleNotFoundError("No module named 'x'"), "No module named 'x'. Install unweave again"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(unweave, monkeypatch, error, said):
@@ -85,6 +85,16 @@ def test_what_the_user_can_mend_is_one_line(unweave, monkeypatch, error, said):
     assert unweave("doctor") == (2, "", f"unweave doctor: {said}\n")
     with pytest.raises(type(error)):
         main.main(["doctor", "--debug"])
+
+
+def test_a_missing_package_sends_to_the_doctor(unweave, monkeypatch):
+    from analyses.commands import demo
+
+    def run(_arguments):
+        raise ModuleNotFoundError("No module named 'x'")
+
+    monkeypatch.setattr(demo, "run", run)
+    assert unweave("demo") == (2, "", "unweave demo: No module named 'x'. unweave doctor says what is missing\n")
 
 
 def test_a_bug_keeps_its_trace(monkeypatch, capsys):

@@ -36,7 +36,7 @@ def test_aux_k_is_the_slow_one(k_aux: int | None, sae: SAE, x: Tensor, step_of) 
     step = step_of(sae, x, dead=torch.isin(torch.arange(16), torch.tensor(dead)))
     found = AuxK(coefficient=0.5, k_aux=k_aux)(step)
     expected = _slow(sae, x, step.recon, dead, k_aux or 3, 0.5)  # Half the width where it is not given.
-    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
     parameters = list(sae.parameters())
     for ours, theirs in zip(
         torch.autograd.grad(found, parameters), torch.autograd.grad(expected, parameters), strict=True

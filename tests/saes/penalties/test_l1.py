@@ -12,7 +12,7 @@ def test_l1_is_the_sum_of_latents_times_decoder_norms(step_of) -> None:
         sae.W_dec.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]]))
     latents = Latents.from_dense(torch.tensor([[2.0, 0.0, 1.0], [0.0, 5.0, 0.0]]))
     step = step_of(sae, torch.zeros(2, 2), latents)
-    assert float(L1(coefficient=0.5)(step)) == pytest.approx(0.5 * (2 * 5 + 1 * 10 + 5 * 1) / 2)
+    assert L1(coefficient=0.5)(step).item() == pytest.approx(0.5 * (2 * 5 + 1 * 10 + 5 * 1) / 2)
 
 
 def test_the_coefficient_rises_from_zero(step_of, randomised) -> None:
