@@ -18,10 +18,10 @@ def test_l1_is_the_sum_of_latents_times_decoder_norms(step_of) -> None:
 def test_the_coefficient_rises_from_zero(step_of, randomised) -> None:
     sae = randomised(ReLU(d_in=4, d_sae=8))
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
-    values = [float(L1(warmup=0.2)(step_of(sae, x, progress=progress))) for progress in (0.0, 0.1, 0.2, 0.9)]
+    values = [L1(warmup=0.2)(step_of(sae, x, progress=progress)).item() for progress in (0.0, 0.1, 0.2, 0.9)]
     assert values[0] == 0
     assert values[1] == pytest.approx(values[2] / 2)
-    assert values[2] == values[3] == float(L1(warmup=0.0)(step_of(sae, x, progress=0.0)))
+    assert values[2] == values[3] == L1(warmup=0.0)(step_of(sae, x, progress=0.0)).item()
 
 
 @pytest.mark.parametrize("wrong", [{"coefficient": -1.0}, {"warmup": 1.5}, {"warmup": -0.1}])
