@@ -73,7 +73,7 @@ def explained(path: Path, *, renamed: bool = False) -> Iterator[None]:
         raise OSError(
             error.errno,
             f"could not write {path}: {os.strerror(error.errno)}. "
-            f"{'It is in place, but may not outlive a power cut' if renamed else 'What was there before is untouched'}; "
+            f"{'It is in place but may not outlast a power cut' if renamed else 'What was there before is untouched'}; "
             "make room or choose another folder, then run the same command again to go on",
         ) from error
 

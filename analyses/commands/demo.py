@@ -164,7 +164,7 @@ def _dictionary(
 def _show_features(bundles: Mapping[str, "FeatureDictionary"], count: int = 5) -> None:
     """Print features that tell a label on modules they were not chosen on, with their strongest examples."""
     name, bundle = next(iter(bundles.items()))
-    columns = bundle.features()
+    columns: dict[str, Any] = dict(bundle.features())
     good = [f for f, score in enumerate(columns["label_score"]) if score is not None and score >= _GOOD]
     # Names of packages, kinds and classes before names of single tokens.
     good.sort(key=lambda f: (columns["label"][f].startswith("token:"), -columns["label_score"][f]))
