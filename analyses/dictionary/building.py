@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
-from tqdm import tqdm
 
 from analyses.dictionary.accumulating import Accumulators
 from analyses.dictionary.encoding import Codes, encode, evaluating
@@ -17,6 +16,7 @@ from analyses.dictionary.recipes import Recipe
 from analyses.dictionary.selecting import Examples, choose_examples
 from analyses.dictionary.writing import Found, pieces_of, write_bundle
 from interp.durability import TEMPORARY, write_bytes
+from interp.progress import Progress
 from interp.types import JSON, ActivationStore, Directions
 
 
@@ -87,9 +87,8 @@ class Build:
         if self.checkpoint.exists():
             accumulators.load(read_checkpoint(self.checkpoint)[1])
         saved = accumulators.rows
-        with tqdm(
-            total=len(self.source), initial=saved, disable=not self.progress, unit=" rows", desc="reading"
-        ) as bar:
+        with Progress("reading", total=len(self.source), unit="row", shown=self.progress) as bar:
+            bar.update(saved)
             for start, codes in self._encoded(saved):
                 accumulators.add(codes)
                 self._keep(start, codes)
@@ -138,13 +137,14 @@ class Build:
         return start, np.minimum(examples.position + after + 1, lengths[examples.example])
 
     def _second_look(self, windows: Windows, partners: Partners) -> None:
-        starts = range(0, len(self.source), self.batch_rows)
-        for start in tqdm(starts, disable=not self.progress, unit=" batches", desc="gathering"):
-            codes = self._codes.pop(start, None)
-            if codes is None:
-                codes = next(self._encoded(start))[1]
-            windows.add(codes)
-            partners.add(codes)
+        with Progress("gathering", total=len(self.source), unit="row", shown=self.progress) as bar:
+            for start in range(0, len(self.source), self.batch_rows):
+                codes = self._codes.pop(start, None)
+                if codes is None:
+                    codes = next(self._encoded(start))[1]
+                windows.add(codes)
+                partners.add(codes)
+                bar.update(len(codes))
 
 
 def checkpoint_of(path: Path) -> Path:

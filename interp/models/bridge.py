@@ -63,7 +63,7 @@ class BridgeModel:
         self._sites = {alias: self._canonical(point.name) for alias, point in self._points.items()}
         self._sites |= {str(site): site for site in self._sites.values()}
         self._twins = self._plain_blocks()
-        self.special_ids = self._tokenizing.special_ids
+        self.special_ids, self.longest = self._tokenizing.special_ids, self._tokenizing.longest
         self.tokenize, self.pieces_of = self._tokenizing.tokenize, self._tokenizing.pieces_of
         self.collate = self._tokenizing.collate
 
