@@ -34,11 +34,11 @@ class BatchTopK(SAE):
 
     latent_units = ("b_enc", "threshold")
 
-    def __init__(self, *, d_in: int, d_sae: int, k: int = 32, threshold_rate: float = 0.02, seed: int = 0) -> None:
+    def __init__(self, *, d_in: int, d_sae: int, k: int = 32, threshold_rate: float = 0.1, seed: int = 0) -> None:
         check_k("k", k, d_sae)
         if not 0 < threshold_rate <= 1:
             raise ValueError(
-                f"threshold_rate is {threshold_rate}, but a rate is in (0, 1]: 0.02 follows about 50 batches."
+                f"threshold_rate is {threshold_rate}, but a rate is in (0, 1]: 0.1 follows about 10 batches."
             )
         self.k: int
         self.threshold_rate: float
