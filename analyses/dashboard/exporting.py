@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analyses.dashboard.packing import PackedBundle, script
 from analyses.dictionary.bundle import FeatureDictionary
-from interp.durability import sync_folder, write_bytes, write_json, writing_folder
+from interp.durability import move_folder, sync_folder, write_bytes, write_json, writing_folder
 
 MARK = "page.json"
 KIND = "unweave page"
@@ -105,7 +105,7 @@ def _replacing(out: Path, previous: Path) -> Iterator[Path]:
             yield folder
             if out.exists():
                 shutil.rmtree(previous, ignore_errors=True)
-                out.replace(previous)
+                move_folder(out, previous)
     except BaseException:
         if previous.exists() and not out.exists():
             previous.replace(out)

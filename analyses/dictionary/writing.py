@@ -17,7 +17,7 @@ from analyses.dictionary.histograms import bin_edges, occupied, quantiles_of
 from analyses.dictionary.manifests import SHARES, manifest_of
 from analyses.dictionary.neighbours import KINDS, all_neighbours, plane_of
 from analyses.dictionary.selecting import BIN_NAMES, Examples
-from interp.durability import sync_folder, write_bytes, write_json, writing_folder
+from interp.durability import move_folder, sync_folder, write_bytes, write_json, writing_folder
 from interp.types import JSON, ActivationStore, Directions
 
 
@@ -65,7 +65,7 @@ def write_bundle(found: Found, path: Path) -> None:
             write_json(folder / "manifest.json", manifest)
             if path.exists():
                 shutil.rmtree(old, ignore_errors=True)
-                path.replace(old)
+                move_folder(path, old)
     except BaseException:
         if old.exists() and not path.exists():
             old.replace(path)
