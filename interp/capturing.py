@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.captured import Capture
 from interp.models.base import Model, hook
-from interp.types import Inputs, Site
+from interp.types import Geometry, Inputs, Site
 
 __all__ = ["Capture", "capture", "edited"]
 
@@ -41,21 +41,20 @@ def capture(
         raise ValueError("sites is empty, but a capture needs at least one: model.sites() lists them.")
     wanted = tuple(dict.fromkeys(names.values()))
     reading = getattr(model, "reading", None)
-    modules = reading(wanted) if reading else {site: model.locate(site) for site in wanted}
+    places = reading(wanted) if reading else {site: model.place(site) for site in wanted}
     reader = _Reader(wanted, differentiable=score is not None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_left_as_found(model, frozen=score is not None))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(score is not None))
-        for site, module in modules.items():
-            stack.callback(hook(module, site, reader.at(site)).remove)
+        for site, place in places.items():
+            stack.callback(hook(place, reader.at(site), site).remove)
         output = reader.run(model, inputs)
         grads = {} if score is None else reader.gradients(score(output))
     values = {site: reader.values[site].detach() for site in wanted}
-    observe = getattr(model, "observe", lambda _site, _value: None)
+    geometries = {site: model.geometry(site, inputs) for site in wanted}
     for site, value in values.items():
-        observe(site, value)
-    geometries = {site: model.geometry(site) for site in wanted}
+        _check_geometry(site, value, geometries[site])
     return Capture(values, grads, inputs.mask, _detached(output), geometries, names)
 
 
@@ -73,7 +72,7 @@ def edited(model: Model, edits: Mapping[Site | str, Callable[[Tensor], Tensor]])
     changes = {model.site(site): change for site, change in edits.items()}
     with contextlib.ExitStack() as stack:
         for site, change in changes.items():
-            stack.callback(hook(model.locate(site), site, _checked(site, change)).remove)
+            stack.callback(hook(model.place(site), _checked(site, change), site).remove)
         yield
 
 
@@ -88,6 +87,20 @@ def _checked(site: Site, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor
         return new
 
     return apply
+
+
+def _check_geometry(site: Site, values: Tensor, geometry: Geometry) -> None:
+    """Compare what is declared with what was read; one vector an example fits any."""
+    if geometry.positions is None or values.ndim <= 2:
+        return
+    found = tuple(values.shape)
+    rows = values.ndim == 3 and found[1] == geometry.positions
+    if not rows and geometry.grid not in (found[2:], found[1:-1]):
+        raise ValueError(
+            f"geometry of {site} declares grid {geometry.grid} with {geometry.prefix} prefix tokens "
+            f"({geometry.positions} positions), but the activation has shape {found}: "
+            "declare the geometry of this site, geometry={site: Geometry('grid', grid=...)}."
+        )
 
 
 class _Stop(BaseException):

@@ -1,98 +1,31 @@
 """The records that flow from a model to an explanation; everything downstream stands on these."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from interp.latents import Latents
+from interp.sites import Geometry, Place, Site
+
+__all__ = [
+    "JSON",
+    "ActivationStore",
+    "Activations",
+    "Directions",
+    "Geometry",
+    "Inputs",
+    "Item",
+    "Latents",
+    "Model",
+    "Place",
+    "Site",
+]
+
 JSON = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A place in a model where activations are read.
-
-    Its canonical string is `module@io[index]#heads`, each part but the module left out at its default:
-    `blocks.3`, `blocks.3@in`, `blocks.3.attn.hook_z#12`, `encoder.rnn@out[1]`.
-
-    Args:
-        module: Dotted path of the module, 0-based.
-        io: Whether the module's output or its first input is read.
-        heads: Attention heads concatenated in the last axis, where the site has heads.
-        index: Which element, where the module returns a tuple.
-    """
-
-    module: str
-    io: Literal["out", "in"] = "out"
-    heads: int | None = None
-    index: int = 0
-
-    def __str__(self) -> str:
-        io = f"@{self.io}" if self.io == "in" or self.index else ""
-        return f"{self.module}{io}{f'[{self.index}]' if self.index else ''}{f'#{self.heads}' if self.heads else ''}"
-
-    @classmethod
-    def parse(cls, text: "str | Site") -> "Site":
-        """Read the canonical string back.
-
-        Raises:
-            ValueError: If the text is not of the form `module@io[index]#heads`.
-        """
-        if isinstance(text, Site):
-            return text
-        rest, _, heads = text.partition("#")
-        module, _, io = rest.partition("@")
-        io, _, index = io.partition("[")
-        try:
-            site = cls(module, io or "out", int(heads) if heads else None, int(index.rstrip("]")) if index else 0)  # type: ignore[arg-type]
-        except ValueError:
-            site = None
-        if site is None or not module or site.io not in ("out", "in"):
-            raise ValueError(
-                f"site is {text!r}, but a site reads module@io[index]#heads with io 'in' or 'out', "
-                "for example 'blocks.3', 'blocks.3@in' or 'blocks.3.attn.hook_z#12'."
-            )
-        return site
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """How the positions of one example are laid out.
-
-    Args:
-        kind: `sequence` (tokens, frames) or `grid` (image patches, feature maps).
-        grid: Size of each grid axis; empty for sequences, whose length varies.
-        prefix: Tokens before the grid or sequence proper (class token, registers); they count in `position`.
-        stride: Input units (pixels, samples) between neighbouring positions, an axis each.
-        patch: Input units one position covers, an axis each.
-        input_size: Size of the model's input, an axis each.
-    """
-
-    kind: Literal["sequence", "grid"] = "sequence"
-    grid: tuple[int, ...] = ()
-    prefix: int = 0
-    stride: tuple[int, ...] = ()
-    patch: tuple[int, ...] = ()
-    input_size: tuple[int, ...] = ()
-
-    @property
-    def positions(self) -> int | None:
-        """Positions of one example, prefix counted; None where it varies."""
-        return None if self.kind == "sequence" else self.prefix + functools.reduce(lambda a, b: a * b, self.grid, 1)
-
-    def to_json(self) -> JSON:
-        """Plain values, read back by `from_json`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: JSON) -> "Geometry":
-        """Inverse of `to_json`."""
-        plain: JSON = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -143,115 +76,6 @@ class Activations:
         columns = zip(*((p.values, p.example, p.position, p.grads, p.target) for p in parts), strict=True)
         joined: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
         return Activations(*joined)
-
-
-class Latents:
-    """Sparse codes of `n` rows, compressed by row (CSR). No stored zeros; autograd flows through `values`.
-
-    Args:
-        values: The codes that are not zero.
-        indices: The feature of each code; within a row each feature at most once.
-        offsets: Row i holds codes `offsets[i]` to `offsets[i + 1]`; None where every row holds `k`.
-        d_sae: Number of features.
-        k: Codes a row, where `offsets` is None.
-    """
-
-    def __init__(
-        self,
-        values: Float[Tensor, " nnz"],
-        indices: Int[Tensor, " nnz"],
-        offsets: Int[Tensor, " n_plus_1"] | None,
-        d_sae: int,
-        *,
-        k: int | None = None,
-    ) -> None:
-        if (offsets is None) == (k is None):
-            raise ValueError(
-                "Latents takes either offsets or k: offsets for rows of any length, k for rows of one length."
-            )
-        self.values, self.indices, self.d_sae, self.k = values, indices, d_sae, k
-        self._offsets = offsets
-
-    def __len__(self) -> int:
-        return self.indices.numel() // self.k if self.k else len(self.offsets) - 1
-
-    def __repr__(self) -> str:
-        return f"Latents(n={len(self)}, nnz={self.values.numel()}, d_sae={self.d_sae})"
-
-    @functools.cached_property
-    def offsets(self) -> Int[Tensor, " n_plus_1"]:
-        """Where each row starts, and the end."""
-        if self._offsets is not None:
-            return self._offsets
-        return torch.arange(0, self.indices.numel() + 1, self.k or 1, device=self.indices.device)
-
-    @functools.cached_property
-    def rows(self) -> Int[Tensor, " nnz"]:
-        """The row of each code."""
-        return torch.repeat_interleave(self.offsets.diff(), output_size=self.indices.numel())
-
-    @functools.cached_property
-    def by_feature(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae_plus_1"]]:
-        """The order that sorts the codes by feature (rows ascending within one), and where each feature starts.
-
-        Sorted once and kept: both weight gradients of an SAE and every per-feature statistic read it.
-        """
-        order = torch.argsort(self.indices, stable=True)
-        offsets = torch.zeros(self.d_sae + 1, dtype=torch.long, device=self.indices.device)
-        torch.cumsum(torch.bincount(self.indices, minlength=self.d_sae), 0, out=offsets[1:])
-        return order, offsets
-
-    def with_values(self, values: Float[Tensor, " nnz"]) -> "Latents":
-        """The same support with other values; sorted orders already made are shared."""
-        other = Latents(values, self.indices, self._offsets, self.d_sae, k=self.k)
-        for name in ("offsets", "rows", "by_feature"):
-            if name in self.__dict__:
-                other.__dict__[name] = self.__dict__[name]
-        return other
-
-    def detach(self) -> "Latents":
-        """The same codes, cut from autograd."""
-        return self.with_values(self.values.detach())
-
-    def __getitem__(self, rows: slice) -> "Latents":
-        """A contiguous run of rows."""
-        start, stop, step = rows.indices(len(self))
-        if step != 1:
-            raise ValueError(f"rows has step {step}, but Latents are cut in contiguous runs: use step 1.")
-        stop = max(start, stop)
-        low, high = int(self.offsets[start]), int(self.offsets[stop])
-        if self.k:
-            return Latents(self.values[low:high], self.indices[low:high], None, self.d_sae, k=self.k)
-        return Latents(self.values[low:high], self.indices[low:high], self.offsets[start : stop + 1] - low, self.d_sae)
-
-    def columns(self, features: Int[Tensor, " f"]) -> Float[Tensor, "n f"]:
-        """Dense codes of a few features, one column each, in the order asked."""
-        place = torch.full((self.d_sae,), -1, dtype=torch.long, device=self.indices.device)
-        place[features] = torch.arange(len(features), device=self.indices.device)
-        column = place[self.indices]
-        hit = column >= 0
-        dense = self.values.new_zeros(len(self), len(features))
-        return dense.index_put((self.rows[hit], column[hit]), self.values[hit])
-
-    def dense(self) -> Float[Tensor, "n d_sae"]:
-        """All codes with their zeros. Costs n * d_sae: for small cases and tests."""
-        dense = self.values.new_zeros(len(self), self.d_sae)
-        return dense.index_put((self.rows, self.indices), self.values)
-
-    @staticmethod
-    def from_dense(codes: Float[Tensor, "n d_sae"]) -> "Latents":
-        """Keep what is not zero."""
-        rows, indices = codes.nonzero(as_tuple=True)
-        return Latents.from_pairs(codes[rows, indices], rows, indices, codes.shape[0], codes.shape[1])
-
-    @staticmethod
-    def from_pairs(
-        values: Float[Tensor, " nnz"], rows: Int[Tensor, " nnz"], indices: Int[Tensor, " nnz"], n: int, d_sae: int
-    ) -> "Latents":
-        """From (row, feature, value) triples whose rows ascend."""
-        offsets = torch.zeros(n + 1, dtype=torch.long, device=indices.device)
-        torch.cumsum(torch.bincount(rows, minlength=n), 0, out=offsets[1:])
-        return Latents(values, indices, offsets, d_sae)
 
 
 @dataclass(frozen=True)
@@ -367,12 +191,12 @@ class Model(Protocol):
         """Every name that `site` takes."""
         ...
 
-    def locate(self, site: Site) -> nn.Module:
-        """The module whose input or output is read."""
+    def place(self, site: Site) -> Place:
+        """Where a site is found while the model runs."""
         ...
 
-    def geometry(self, site: Site) -> Geometry:
-        """How the positions of a site are laid out."""
+    def geometry(self, site: Site, inputs: Inputs | None = None) -> Geometry:
+        """How the positions of a site are laid out: for these inputs, or for those of the size it was made for."""
         ...
 
     def forward(self, inputs: Inputs) -> Any:

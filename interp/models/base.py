@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from interp.types import Site
+from interp.types import Place, Site
 
 if TYPE_CHECKING:
     from interp.types import Model
@@ -29,33 +29,41 @@ def unknown_site(name: str, names: Collection[str], model: str) -> ValueError:
     )
 
 
-def hook(module: nn.Module, site: Site, change: Callable[[Any], Any]) -> RemovableHandle:
-    """Show the value at a site to `change` each time the module runs.
+def hook(place: Place, change: Callable[[Tensor], Tensor | None], site: Site) -> RemovableHandle:
+    """Show the value at a place to `change` each time its module runs.
 
     Args:
-        module: The module whose output (or first input, for `@in`) is read.
-        site: Which side of the module, and which element of a tuple.
+        place: Where.
         change: Takes the value; what it returns replaces it, None leaves it alone.
+        site: What messages call the place.
     """
 
+    def changed(native: Tensor) -> Tensor | None:
+        new = change(native if place.read is None else place.read(native))
+        if new is None or place.read is None:
+            return new
+        if place.write is None:
+            raise ValueError(f"{site} can be read but not edited: what the model computes from it is not its own.")
+        return place.write(native, new)
+
     def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
-        new = change(_element(output, site))
-        return None if new is None else _with_element(output, site.index, new)
+        new = changed(_element(output, place.index, site))
+        return None if new is None else _with_element(output, place.index, new)
 
     def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         named = dict(enumerate(args)) | kwargs
-        places = [place for place, value in named.items() if isinstance(value, Tensor)]
-        if site.index >= len(places):
+        places = [key for key, value in named.items() if isinstance(value, Tensor)]
+        if place.index >= len(places):
             raise ValueError(f"site is {site}, but its module is given {len(places)} tensors: read its output instead.")
-        new = change(named[places[site.index]])
+        new = changed(named[places[place.index]])
         if new is None:
             return None
-        named[places[site.index]] = new
+        named[places[place.index]] = new
         return tuple(named[i] for i in range(len(args))), {key: named[key] for key in kwargs}
 
-    if site.io == "in":
-        return module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return module.register_forward_hook(on_output)
+    if place.io == "in":
+        return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
+    return place.module.register_forward_hook(on_output)
 
 
 def hooks_of(module: nn.Module) -> Iterator[Callable[..., Any]]:
@@ -64,17 +72,17 @@ def hooks_of(module: nn.Module) -> Iterator[Callable[..., Any]]:
         yield from hooks.values()
 
 
-def _element(output: Any, site: Site) -> Tensor:
+def _element(output: Any, index: int, site: Site) -> Tensor:
     parts = list(output.values()) if isinstance(output, Mapping) else output
     if isinstance(parts, Tensor):
         parts = (parts,)
-    if not isinstance(parts, tuple | list) or site.index >= len(parts) or not isinstance(parts[site.index], Tensor):
+    if not isinstance(parts, tuple | list) or index >= len(parts) or not isinstance(parts[index], Tensor):
         found = type(output).__name__ if not isinstance(parts, tuple | list) else [type(p).__name__ for p in parts]
         raise ValueError(
-            f"site is {site}, but element {site.index} of its module's output is no tensor (the output is {found}): "
+            f"site is {site}, but element {index} of its module's output is no tensor (the output is {found}): "
             "choose another element with @out[index], or a module inside this one."
         )
-    return parts[site.index]
+    return parts[index]
 
 
 def _with_element(output: Any, index: int, new: Tensor) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from interp.models.base import Fingerprint, hooks_of, unknown_site
 from interp.models.text_output import TextOutput, mean_hidden, next_token_losses
 from interp.models.tokenizing import Tokenizing
-from interp.types import Geometry, Inputs, Site
+from interp.types import Geometry, Inputs, Place, Site
 
 
 def bridged(model: Any, *, name: str, tokenizer: Any = None) -> Any:
@@ -80,14 +80,15 @@ class BridgeModel:
         heads = n_heads.get((part, io)) if parent == "attn" else None
         return replace(Site.parse(f"{owner}@{io}"), heads=heads)
 
-    def _plain_blocks(self) -> dict[Site, nn.Module]:
-        """Input and output of each block, as modules of the plain model."""
+    def _plain_blocks(self) -> dict[Site, Place]:
+        """Input and output of each block, in the plain model."""
         if self._plain is None:
             return {}
         paths = {id(module): path for path, module in self.module.original_model.named_modules()}
         blocks = {f"blocks.{i}": paths.get(id(block)) for i, block in enumerate(getattr(self.module, "blocks", ()))}
         found = {name: self._plain.get_submodule(path) for name, path in blocks.items() if path}
-        return {Site.parse(f"{name}{io}"): module for name, module in found.items() for io in ("", "@in")}
+        sides = [Site.parse(f"{name}{io}") for name in found for io in ("", "@in")]
+        return {site: Place(found[site.module], site.io) for site in sides}
 
     @property
     def fingerprint(self) -> str:
@@ -118,19 +119,19 @@ class BridgeModel:
         canonical = dict.fromkeys(str(site) for site in self._sites.values())
         return [*canonical, *(name for name in self._sites if name not in canonical)]
 
-    def locate(self, site: Site) -> nn.Module:
+    def place(self, site: Site) -> Place:
         """The bridge's hook point at a site; a forward pass goes through it while it is hooked."""
         site = self.site(site)
         for point in (f"{site.module}.hook_{site.io}", site.module):
-            if point in self._points:
-                return self._points[point]
+            if point in self._points:  # the output and the input of a hook point are one value
+                return Place(self._points[point], site.io)
         raise unknown_site(str(site), self.sites(), self.name)
 
-    def reading(self, sites: Sequence[Site]) -> dict[Site, nn.Module]:
-        """The modules to hook to read these sites in one pass, on the fastest path that has all of them."""
+    def reading(self, sites: Sequence[Site]) -> dict[Site, Place]:
+        """The places to hook to read these sites in one pass, on the fastest path that has all of them."""
         if self._runs_plain() and all(site in self._twins for site in sites):
             return {site: self._twins[site] for site in sites}
-        return {site: self.locate(site) for site in sites}
+        return {site: self.place(site) for site in sites}
 
     def _runs_plain(self) -> bool:
         # Weight processing (folded norms) changes the bridge's numbers, not the plain model's.
@@ -152,7 +153,7 @@ class BridgeModel:
         seen = {id(module): module for root in roots for module in root.modules()}
         return iter(seen.values())
 
-    def geometry(self, site: Site) -> Geometry:
+    def geometry(self, site: Site, inputs: Inputs | None = None) -> Geometry:
         """Positions are tokens; special tokens are ordinary positions."""
         return Geometry()
 

@@ -1,16 +1,18 @@
 """Any `nn.Module`, read by plain hooks."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from interp.models.base import Fingerprint, unknown_site
-from interp.types import Geometry, Inputs, Site
+from interp.types import Geometry, Inputs, Place, Site
 
 
 class TorchModel:
-    """A module whose sites are the dotted paths of its submodules, for example `layer4.2` or `encoder.rnn@out[1]`.
+    """A module whose sites are the dotted paths of its submodules, for example `layer4.2` or `encoder.rnn@out[1]`,
+    and the parts that were given names.
 
     Args:
         module: The model; it is not copied, moved or changed.
@@ -19,6 +21,8 @@ class TorchModel:
             `module(**tensors)` otherwise.
         geometry: How positions are laid out: one for all places that keep positions, or one a site. Maps need it
             to be flattened to rows; it is checked against every activation read.
+        parts: Named places, by canonical site (`blocks.3.attn.q#12`); they may lie inside a module.
+        aliases: Other names of those sites, TransformerLens' for example.
     """
 
     def __init__(
@@ -28,11 +32,16 @@ class TorchModel:
         name: str | None = None,
         forward: Callable[[nn.Module, Inputs], Any] | None = None,
         geometry: Geometry | Mapping[str, Geometry] | None = None,
+        parts: Mapping[str, Place] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.module = module
         self.name = name or type(module).__name__
         self._forward = forward or _call
-        self._places = {path: part for path, part in module.named_modules(remove_duplicate=False) if path}
+        self._modules = {path: part for path, part in module.named_modules(remove_duplicate=False) if path}
+        self._parts = {Site.parse(site): place for site, place in (parts or {}).items()}
+        self._names = {str(replace(site, heads=None)): site for site in self._parts}
+        self._names |= {alias: Site.parse(site) for alias, site in (aliases or {}).items()}
         self._weights = Fingerprint()
         declared = {} if geometry is None or isinstance(geometry, Geometry) else geometry
         self._geometries = {self.site(path): value for path, value in declared.items()}
@@ -44,25 +53,30 @@ class TorchModel:
         return self._weights.of(self.module.state_dict())
 
     def site(self, name: str | Site) -> Site:
-        """The site of a submodule's path.
+        """The site of a part's name or alias, or of a submodule's path.
 
         Raises:
-            ValueError: If the module has no such submodule; the nearest paths are named.
+            ValueError: If there is no such place, the nearest are named; or the part has other heads.
         """
-        site = Site.parse(name)
-        if site.module not in self._places:
-            raise unknown_site(site.module, self.sites(), self.name)
-        return site
+        asked = Site.parse(name)
+        known = self._names.get(str(replace(asked, heads=None)))
+        if known is None and asked.module not in self._modules:
+            raise unknown_site(asked.module, self.sites(), self.name)
+        if known is not None and asked.heads not in (None, known.heads):
+            raise ValueError(f"site is {asked}, but {self.name} has {known} there: ask for that.")
+        return known or asked
 
     def sites(self) -> list[str]:
-        """The path of every submodule."""
-        return list(self._places)
+        """Every name that `site` takes: named parts first, then their aliases, then the path of every submodule."""
+        names = dict.fromkeys([*map(str, self._parts), *self._names, *self._modules])
+        return list(names)
 
-    def locate(self, site: Site) -> nn.Module:
-        """The submodule at a site."""
-        return self._places[self.site(site).module]
+    def place(self, site: Site) -> Place:
+        """Where a site is found while the model runs."""
+        site = self.site(site)
+        return self._parts.get(site) or Place(self._modules[site.module], site.io, site.index)
 
-    def geometry(self, site: Site) -> Geometry:
+    def geometry(self, site: Site, inputs: Inputs | None = None) -> Geometry:
         """The geometry declared for a site; a sequence where none was."""
         return self._geometries.get(site) or self._geometry or Geometry()
 
@@ -73,24 +87,6 @@ class TorchModel:
     def modules(self) -> Iterator[nn.Module]:
         """Every module that a forward pass may run."""
         return self.module.modules()
-
-    def observe(self, site: Site, values: Tensor) -> None:
-        """Check the declared geometry against an activation; one vector an example fits any.
-
-        Raises:
-            ValueError: If they disagree.
-        """
-        geometry = self.geometry(site)
-        if geometry.positions is None or values.ndim <= 2:
-            return
-        found = tuple(values.shape)
-        rows = values.ndim == 3 and found[1] == geometry.positions
-        if not rows and geometry.grid not in (found[2:], found[1:-1]):
-            raise ValueError(
-                f"geometry of {site} declares grid {geometry.grid} with {geometry.prefix} prefix tokens "
-                f"({geometry.positions} positions), but the activation has shape {found}: "
-                "declare the geometry of this site, geometry={site: Geometry('grid', grid=...)}."
-            )
 
 
 def _call(module: nn.Module, inputs: Inputs) -> Any:

@@ -214,7 +214,7 @@ def test_aliases_resolve_to_one_site(pair):
     for name in model.sites():
         site = model.site(name)
         assert model.site(str(site)) == site
-        assert isinstance(model.locate(site), torch.nn.Module)
+        assert isinstance(model.place(site).module, torch.nn.Module)
     assert model.geometry(Site("blocks.1")) == Geometry()
     with pytest.raises(ValueError, match=r"site is 'blocks.7'.*nearest are blocks"):
         model.site("blocks.7")
@@ -232,7 +232,7 @@ def test_hooks_set_by_hand_through_transformer_lens_take_part(loaded):
         model.forward(inputs)
     assert seen
     seen.clear()
-    handle = model.locate(Site("blocks.1")).register_forward_hook(lambda *_: seen.append(1))
+    handle = model.place(Site("blocks.1")).module.register_forward_hook(lambda *_: seen.append(1))
     model.forward(inputs)
     handle.remove()
     assert seen == [1]

@@ -28,7 +28,7 @@ def test_sites_are_paths_and_unknown_ones_name_the_nearest():
 def test_shared_modules_have_each_of_their_names():
     part = nn.Linear(2, 2)
     model = TorchModel(nn.Sequential(part, part))
-    assert model.locate(model.site("1")) is part
+    assert model.place(model.site("1")).module is part
 
 
 def test_inputs_go_by_name_or_as_the_single_x():

@@ -1,0 +1,116 @@
+"""Sparse codes of activations, compressed by row."""
+
+import functools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Latents:
+    """Sparse codes of `n` rows, compressed by row (CSR). No stored zeros; autograd flows through `values`.
+
+    Args:
+        values: The codes that are not zero.
+        indices: The feature of each code; within a row each feature at most once.
+        offsets: Row i holds codes `offsets[i]` to `offsets[i + 1]`; None where every row holds `k`.
+        d_sae: Number of features.
+        k: Codes a row, where `offsets` is None.
+    """
+
+    def __init__(
+        self,
+        values: Float[Tensor, " nnz"],
+        indices: Int[Tensor, " nnz"],
+        offsets: Int[Tensor, " n_plus_1"] | None,
+        d_sae: int,
+        *,
+        k: int | None = None,
+    ) -> None:
+        if (offsets is None) == (k is None):
+            raise ValueError(
+                "Latents takes either offsets or k: offsets for rows of any length, k for rows of one length."
+            )
+        self.values, self.indices, self.d_sae, self.k = values, indices, d_sae, k
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return self.indices.numel() // self.k if self.k else len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"Latents(n={len(self)}, nnz={self.values.numel()}, d_sae={self.d_sae})"
+
+    @functools.cached_property
+    def offsets(self) -> Int[Tensor, " n_plus_1"]:
+        """Where each row starts, and the end."""
+        if self._offsets is not None:
+            return self._offsets
+        return torch.arange(0, self.indices.numel() + 1, self.k or 1, device=self.indices.device)
+
+    @functools.cached_property
+    def rows(self) -> Int[Tensor, " nnz"]:
+        """The row of each code."""
+        return torch.repeat_interleave(self.offsets.diff(), output_size=self.indices.numel())
+
+    @functools.cached_property
+    def by_feature(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae_plus_1"]]:
+        """The order that sorts the codes by feature (rows ascending within one), and where each feature starts.
+
+        Sorted once and kept: both weight gradients of an SAE and every per-feature statistic read it.
+        """
+        order = torch.argsort(self.indices, stable=True)
+        offsets = torch.zeros(self.d_sae + 1, dtype=torch.long, device=self.indices.device)
+        torch.cumsum(torch.bincount(self.indices, minlength=self.d_sae), 0, out=offsets[1:])
+        return order, offsets
+
+    def with_values(self, values: Float[Tensor, " nnz"]) -> "Latents":
+        """The same support with other values; sorted orders already made are shared."""
+        other = Latents(values, self.indices, self._offsets, self.d_sae, k=self.k)
+        for name in ("offsets", "rows", "by_feature"):
+            if name in self.__dict__:
+                other.__dict__[name] = self.__dict__[name]
+        return other
+
+    def detach(self) -> "Latents":
+        """The same codes, cut from autograd."""
+        return self.with_values(self.values.detach())
+
+    def __getitem__(self, rows: slice) -> "Latents":
+        """A contiguous run of rows."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError(f"rows has step {step}, but Latents are cut in contiguous runs: use step 1.")
+        stop = max(start, stop)
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        if self.k:
+            return Latents(self.values[low:high], self.indices[low:high], None, self.d_sae, k=self.k)
+        return Latents(self.values[low:high], self.indices[low:high], self.offsets[start : stop + 1] - low, self.d_sae)
+
+    def columns(self, features: Int[Tensor, " f"]) -> Float[Tensor, "n f"]:
+        """Dense codes of a few features, one column each, in the order asked."""
+        place = torch.full((self.d_sae,), -1, dtype=torch.long, device=self.indices.device)
+        place[features] = torch.arange(len(features), device=self.indices.device)
+        column = place[self.indices]
+        hit = column >= 0
+        dense = self.values.new_zeros(len(self), len(features))
+        return dense.index_put((self.rows[hit], column[hit]), self.values[hit])
+
+    def dense(self) -> Float[Tensor, "n d_sae"]:
+        """All codes with their zeros. Costs n * d_sae: for small cases and tests."""
+        dense = self.values.new_zeros(len(self), self.d_sae)
+        return dense.index_put((self.rows, self.indices), self.values)
+
+    @staticmethod
+    def from_dense(codes: Float[Tensor, "n d_sae"]) -> "Latents":
+        """Keep what is not zero."""
+        rows, indices = codes.nonzero(as_tuple=True)
+        return Latents.from_pairs(codes[rows, indices], rows, indices, codes.shape[0], codes.shape[1])
+
+    @staticmethod
+    def from_pairs(
+        values: Float[Tensor, " nnz"], rows: Int[Tensor, " nnz"], indices: Int[Tensor, " nnz"], n: int, d_sae: int
+    ) -> "Latents":
+        """From (row, feature, value) triples whose rows ascend."""
+        offsets = torch.zeros(n + 1, dtype=torch.long, device=indices.device)
+        torch.cumsum(torch.bincount(rows, minlength=n), 0, out=offsets[1:])
+        return Latents(values, indices, offsets, d_sae)

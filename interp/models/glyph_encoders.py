@@ -1,0 +1,135 @@
+"""Two small encoders of 32 x 32 glyphs in Hugging Face's classes: a ResNet and a ViT, random until they are trained.
+
+A folder of one holds what `AutoModel.from_pretrained` and image processors read, so nothing about it is ours alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.durability import write_bytes, write_json
+
+SIZE = 32
+Architecture = Literal["resnet", "vit"]
+# Of all glyphs, in units of full ink: what normalises the input of both encoders.
+_MEAN, _STD = 0.1, 0.25
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of images.
+
+    Attributes:
+        pooled: One vector an image: the mean of the map, behind the class token where there is one.
+        map: The last layer's vectors where they stand in the image.
+    """
+
+    pooled: Float[Tensor, "b d_pooled"]
+    map: Float[Tensor, "b d_map h w"]
+
+
+class GlyphEncoder(nn.Module):
+    """An encoder and its normalisation.
+
+    Args:
+        model: A `ResNetModel` or `ViTModel` of one channel and 32 x 32 pixels.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        is_vit = model.config.model_type == "vit"
+        self.architecture: Architecture = "vit" if is_vit else "resnet"
+        self.d_map: int = model.config.hidden_size if is_vit else model.config.hidden_sizes[-1]
+        self.d_pooled = 2 * self.d_map if is_vit else self.d_map
+
+    def forward(self, images: Float[Tensor, "b 1 32 32"]) -> Encoded:
+        """Encode images.
+
+        Args:
+            images: Ink, 0 to 1, light on dark.
+        """
+        states = self.model(pixel_values=(images - _MEAN) / _STD).last_hidden_state
+        if self.architecture == "resnet":
+            return Encoded(states.mean(dim=(2, 3)), states)
+        side = round((states.shape[1] - 1) ** 0.5)
+        cls, patches = states[:, 0], states[:, 1:]
+        return Encoded(
+            torch.cat([cls, patches.mean(dim=1)], dim=1), patches.mT.reshape(len(images), self.d_map, side, side)
+        )
+
+
+def random_encoder(architecture: Architecture, *, seed: int) -> GlyphEncoder:
+    """An encoder as it is before training.
+
+    Args:
+        architecture: `resnet` (8 x 8 map of 64 channels, then 4 x 4 of 128) or `vit` (8 x 8 patches and a class token).
+        seed: Names the weights.
+    """
+    from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+    with torch.random.fork_rng(devices=[]):  # Both classes draw their weights from the global generator.
+        torch.manual_seed(seed)
+        if architecture == "resnet":
+            sizes = {"embedding_size": 64, "hidden_sizes": [64, 128], "depths": [2, 2]}
+            return GlyphEncoder(ResNetModel(ResNetConfig(num_channels=1, layer_type="basic", **sizes)))
+        widths = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 5, "num_attention_heads": 4}
+        config = ViTConfig(image_size=SIZE, patch_size=4, num_channels=1, pooler_act="linear", **widths)
+        model = ViTModel(config)
+    # The pooler hands the class token on as it is: nothing trains it, and a folder without it would be read with a
+    # random one.
+    assert model.pooler is not None
+    nn.init.eye_(model.pooler.dense.weight).requires_grad_(False)
+    nn.init.zeros_(model.pooler.dense.bias).requires_grad_(False)
+    return GlyphEncoder(model)
+
+
+def load_encoder(folder: Path | str) -> GlyphEncoder:
+    """Read an encoder that `write_encoder` wrote, in float32 and eval mode.
+
+    Raises:
+        ValueError: If the folder holds no such encoder.
+    """
+    from transformers import AutoModel
+
+    config = Path(folder) / "config.json"
+    if not config.is_file() or json.loads(config.read_text()).get("model_type") not in ("resnet", "vit"):
+        raise ValueError(f"folder is {folder}, but holds no glyph encoder: give a folder that unweave pretrain wrote.")
+    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return GlyphEncoder(model).eval()
+
+
+def write_encoder(encoder: GlyphEncoder, folder: Path) -> None:
+    """Write a standard Hugging Face folder, weights in float16.
+
+    Args:
+        encoder: What to write.
+        folder: An existing folder.
+    """
+    from safetensors.torch import save
+
+    model = encoder.model
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    config = json.loads(model.config.to_json_string(use_diff=True)) | {
+        "architectures": [type(model).__name__],
+        "dtype": "float16",
+    }
+    write_json(folder / "config.json", config)
+    write_bytes(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    preprocessing = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": SIZE, "width": SIZE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [_MEAN],
+        "image_std": [_STD],
+    }
+    write_json(folder / "preprocessor_config.json", preprocessing)

@@ -1,0 +1,116 @@
+"""Where activations are read: the name of a place, the place in a running model, and how its positions are laid out."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in a model where activations are read.
+
+    Its canonical string is `module@io[index]#heads`, each part but the module left out at its default:
+    `blocks.3`, `blocks.3@in`, `blocks.3.attn.hook_z#12`, `encoder.rnn@out[1]`.
+
+    Args:
+        module: Dotted path of the module, 0-based.
+        io: Whether the module's output or its first input is read.
+        heads: Attention heads concatenated in the last axis, where the site has heads.
+        index: Which element, where the module returns a tuple.
+    """
+
+    module: str
+    io: Literal["out", "in"] = "out"
+    heads: int | None = None
+    index: int = 0
+
+    def __str__(self) -> str:
+        io = f"@{self.io}" if self.io == "in" or self.index else ""
+        return f"{self.module}{io}{f'[{self.index}]' if self.index else ''}{f'#{self.heads}' if self.heads else ''}"
+
+    @classmethod
+    def parse(cls, text: "str | Site") -> "Site":
+        """Read the canonical string back.
+
+        Raises:
+            ValueError: If the text is not of the form `module@io[index]#heads`.
+        """
+        if isinstance(text, Site):
+            return text
+        rest, _, heads = text.partition("#")
+        module, _, io = rest.partition("@")
+        io, _, index = io.partition("[")
+        try:
+            site = cls(module, io or "out", int(heads) if heads else None, int(index.rstrip("]")) if index else 0)  # type: ignore[arg-type]
+        except ValueError:
+            site = None
+        if site is None or not module or site.io not in ("out", "in"):
+            raise ValueError(
+                f"site is {text!r}, but a site reads module@io[index]#heads with io 'in' or 'out', "
+                "for example 'blocks.3', 'blocks.3@in' or 'blocks.3.attn.hook_z#12'."
+            )
+        return site
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a site is found while its model runs: a side of a module, and how its tensor is shown.
+
+    Args:
+        module: The module that is hooked.
+        io: Its output, or what it is given.
+        index: Which element of a tuple, or which tensor it is given.
+        read: From the module's tensor to what a reader sees (one of three fused projections, say); None for itself.
+        write: From the module's tensor and what replaces the part that was shown, back to the module's tensor.
+            A place that has `read` alone cannot be edited.
+    """
+
+    module: nn.Module
+    io: Literal["out", "in"] = "out"
+    index: int = 0
+    read: Callable[[Tensor], Tensor] | None = None
+    write: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How the positions of one example are laid out.
+
+    Args:
+        kind: `sequence` (tokens, frames) or `grid` (image patches, feature maps).
+        grid: Size of each grid axis; empty for sequences, whose length varies.
+        prefix: Tokens before the grid or sequence proper (class token, registers); they count in `position`.
+        stride: Input units (pixels, samples) between neighbouring positions, an axis each.
+        patch: Input units one position covers, an axis each.
+        input_size: Size of the model's input, an axis each.
+        rate: Input units a second, for sound and time series: position p of a sequence begins `p * stride / rate`
+            seconds in.
+    """
+
+    kind: Literal["sequence", "grid"] = "sequence"
+    grid: tuple[int, ...] = ()
+    prefix: int = 0
+    stride: tuple[int, ...] = ()
+    patch: tuple[int, ...] = ()
+    input_size: tuple[int, ...] = ()
+    rate: float | None = None
+
+    @property
+    def positions(self) -> int | None:
+        """Positions of one example, prefix counted; None where it varies."""
+        return None if self.kind == "sequence" else self.prefix + functools.reduce(lambda a, b: a * b, self.grid, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, read back by `from_json`."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Geometry":
+        """Inverse of `to_json`."""
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
