@@ -41,9 +41,7 @@ class Capture:
         Raises:
             ValueError: If the site was not captured, or its tensor has no positions that match the batch.
         """
-        site = self.names.get(str(site)) or Site.parse(site)
-        if site not in self.values:
-            raise ValueError(f"site is {site}, but this capture holds {', '.join(map(str, self.values))}: ask for it.")
+        site = self._site(site)
         values = self._by_position(self.values[site], site)
         b, p = values.shape[:2]
         ids = torch.arange(b) if examples is None else torch.as_tensor(examples)
@@ -54,6 +52,21 @@ class Capture:
         grads = self._by_position(self.grads[site], site)[keep] if site in self.grads else None
         positions = torch.arange(p, device=values.device)
         return Activations(values[keep], ids[:, None].expand(b, p)[keep], positions.expand(b, p)[keep], grads)
+
+    def vectors(self, site: Site | str) -> Float[Tensor, "b p d"]:
+        """One vector a position of one site, padded positions included.
+
+        Raises:
+            ValueError: As `rows`.
+        """
+        site = self._site(site)
+        return self._by_position(self.values[site], site)
+
+    def _site(self, name: Site | str) -> Site:
+        site = self.names.get(str(name)) or Site.parse(name)
+        if site not in self.values:
+            raise ValueError(f"site is {site}, but this capture holds {', '.join(map(str, self.values))}: ask for it.")
+        return site
 
     def _kept(self, site: Site, b: int, p: int) -> Bool[Tensor, "b p"]:
         if self.mask is None or self.values[site].ndim == 2:
@@ -67,17 +80,45 @@ class Capture:
 
     def _by_position(self, values: Tensor, site: Site) -> Float[Tensor, "b p d"]:
         """One vector a position; positions of a map in row-major order."""
-        geometry = self.geometries.get(site, Geometry())
-        grid = geometry.grid
-        if values.ndim == 2:
-            return values.unsqueeze(1)
-        if values.ndim == 3 and geometry.positions in (None, values.shape[1]):
-            return values
-        if tuple(values.shape[2:]) == grid:  # channels first, as convolutions give them
-            return values.flatten(2).transpose(1, 2)
-        if tuple(values.shape[1:-1]) == grid:
-            return values.flatten(1, -2)
+        return channels_last(values, self.geometries.get(site, Geometry()), site).flatten(1, -2)
+
+
+def channels_last(values: Tensor, geometry: Geometry, site: Site | str) -> Float[Tensor, "b *grid d"]:
+    """See activations with their channels in the last axis, whatever their layout: a view, written through.
+
+    Args:
+        values: What the model makes at the site: `[b, p, d]`, maps, or `[b, d]`, which is seen as one position.
+        geometry: How its positions are laid out.
+        site: What messages call it.
+
+    Raises:
+        ValueError: If the shape does not fit the geometry, or fits it in two ways.
+    """
+    shape = tuple(values.shape)
+    if values.ndim == 2:
+        return values.unsqueeze(1)
+    first, last = (_fits(found, geometry) for found in (shape[2:], shape[1:-1]))
+    # Where nothing is declared, three axes are positions and then channels, and maps go by their grid.
+    first &= geometry.channels == "first" or (geometry.channels is None and shape[2:] == geometry.grid)
+    last &= geometry.channels != "first"
+    if first and last:
         raise ValueError(
-            f"{site} holds a tensor of shape {tuple(values.shape)}, but its declared grid is {grid}: "
-            "declare geometry=Geometry('grid', grid=...) for this site, or read the tensor from `values`."
+            f"{site} holds a tensor of shape {shape}, whose channels may stand before its grid or after it: "
+            "declare Geometry(..., channels='first') or 'last' for this site."
         )
+    if first or last:
+        return values.movedim(1, -1) if first else values
+    if values.ndim == 4 and shape[2] == shape[3] and not geometry.grid:
+        raise ValueError(
+            f"{site} holds a tensor of shape {shape}, a matrix of positions for each head or a map without a grid, and "
+            "so no vector a position: read it from `values`, or declare geometry=Geometry('grid', grid=...)."
+        )
+    raise ValueError(
+        f"{site} holds a tensor of shape {shape}, but its declared grid is {geometry.grid}: "
+        "declare geometry=Geometry('grid', grid=...) for this site, or read the tensor from `values`."
+    )
+
+
+def _fits(found: tuple[int, ...], geometry: Geometry) -> bool:
+    """Whether these are the axes of all positions: the grid, or one axis along which they all stand."""
+    return found == geometry.grid or (len(found) == 1 and geometry.positions in (None, *found))

@@ -1,6 +1,7 @@
 """One forward (and backward) pass -> activations at the chosen sites; and edits of what flows through them."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.captured import Capture
+from interp.edits import Edit
 from interp.models.base import Model, hook
 from interp.types import Geometry, Inputs, Site
 
@@ -44,7 +46,7 @@ def capture(
     places = reading(wanted) if reading else {site: model.place(site) for site in wanted}
     reader = _Reader(wanted, differentiable=score is not None)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_left_as_found(model, frozen=score is not None))
+        stack.enter_context(left_as_found(model, frozen=score is not None))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(score is not None))
         for site, place in places.items():
@@ -59,30 +61,46 @@ def capture(
 
 
 @contextlib.contextmanager
-def edited(model: Model, edits: Mapping[Site | str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+def edited(
+    model: Model,
+    edits: Mapping[Site | str, Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]]],
+    *,
+    inputs: Inputs | None = None,
+) -> Iterator[None]:
     """Replace activations for as long as the block lasts, whatever runs the model inside it.
 
     Args:
         model: The model.
-        edits: For each site, a function from the activations to those that take their place, of the same shape.
+        edits: For each site one edit or several, made in order. An edit of `interp.editing` is given vectors, one a
+            position, whatever the site's layout; any other function the model's own tensor. What it returns takes
+            that tensor's place.
+        inputs: The batch that will be run, where its size changes the layout of maps.
 
     Raises:
-        ValueError: If a site is unknown, or an edit changes the shape.
+        ValueError: If a site is unknown, or an edit changes the shape, dtype or device.
     """
-    changes = {model.site(site): change for site, change in edits.items()}
     with contextlib.ExitStack() as stack:
-        for site, change in changes.items():
-            stack.callback(hook(model.place(site), _checked(site, change), site).remove)
+        for name, changes in edits.items():
+            site = model.site(name)
+            for change in changes if isinstance(changes, Sequence) else [changes]:
+                stack.callback(hook(model.place(site), _checked(model, site, change, inputs), site).remove)
         yield
 
 
-def _checked(site: Site, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _checked(
+    model: Model, site: Site, change: Callable[[Tensor], Tensor], inputs: Inputs | None
+) -> Callable[[Tensor], Tensor]:
     def apply(value: Tensor) -> Tensor:
-        new = change(value)
+        new = change(value, site, model.geometry(site, inputs)) if isinstance(change, Edit) else change(value)
         if not isinstance(new, Tensor) or new.shape != value.shape:
             found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(
                 f"the edit of {site} gave {found}, but the model needs {tuple(value.shape)}: keep the shape."
+            )
+        if (new.dtype, new.device) != (value.dtype, value.device):
+            raise ValueError(
+                f"the edit of {site} gave {new.dtype} on {new.device}, but the model needs {value.dtype} on "
+                f"{value.device}: return new.to(value)."
             )
         return new
 
@@ -115,18 +133,18 @@ class _Reader:
         self._wanted, self._differentiable = wanted, differentiable
 
     def at(self, site: Site) -> Callable[[Tensor], Tensor | None]:
-        def see(value: Tensor) -> Tensor | None:
-            if site in self.values:
-                return None
-            if self._differentiable:
-                return self._join(site, value)
-            # A copy: what the model does in place later must not reach it.
-            self.values[site] = value.detach().clone()
-            if len(self.values) == len(self._wanted):
-                raise _Stop
-            return None
+        return functools.partial(self._see, site)
 
-        return see
+    def _see(self, site: Site, value: Tensor) -> Tensor | None:
+        if site in self.values:
+            return None
+        if self._differentiable:
+            return self._join(site, value)
+        # A copy: what the model does in place later must not reach it.
+        self.values[site] = value.detach().clone()
+        if len(self.values) == len(self._wanted):
+            raise _Stop
+        return None
 
     def _join(self, site: Site, value: Tensor) -> Tensor:
         if not value.is_floating_point():
@@ -161,8 +179,13 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def _left_as_found(model: Model, *, frozen: bool) -> Iterator[None]:
-    """Eval mode (and no parameter asking for a gradient) inside the block; every flag back after it."""
+def left_as_found(model: Model, *, frozen: bool) -> Iterator[None]:
+    """Eval mode (and no parameter asking for a gradient) inside the block; every flag back after it.
+
+    Args:
+        model: The model.
+        frozen: Let no parameter ask for a gradient.
+    """
     modules = list(getattr(model, "modules", model.module.modules)())
     modes = [(module, module.training) for module in modules]
     parameters = {id(p): p for module in modules for p in module.parameters(recurse=False)}.values()

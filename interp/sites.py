@@ -86,8 +86,11 @@ class Geometry:
         stride: Input units (pixels, samples) between neighbouring positions, an axis each.
         patch: Input units one position covers, an axis each.
         input_size: Size of the model's input, an axis each.
-        rate: Input units a second, for sound and time series: position p of a sequence begins `p * stride / rate`
-            seconds in.
+        rate: Input units a second, for sound and time series.
+        start: Where the first position's patch begins, an axis each; negative where it reaches into padding, zeros
+            by default.
+        channels: Whether the site's own tensor has its channels before or after the positions; None where its
+            shape tells: last for sequences, beside the grid for maps.
     """
 
     kind: Literal["sequence", "grid"] = "sequence"
@@ -97,11 +100,69 @@ class Geometry:
     patch: tuple[int, ...] = ()
     input_size: tuple[int, ...] = ()
     rate: float | None = None
+    start: tuple[int, ...] = ()
+    channels: Literal["first", "last"] | None = None
 
     @property
     def positions(self) -> int | None:
         """Positions of one example, prefix counted; None where it varies."""
         return None if self.kind == "sequence" else self.prefix + functools.reduce(lambda a, b: a * b, self.grid, 1)
+
+    def span(self, position: int) -> tuple[tuple[int, int], ...]:
+        """First and one past the last input unit that a position's patch covers, an axis each; parts of it may lie
+        in padding, outside of the input.
+
+        Raises:
+            ValueError: If the position is a prefix token or outside of the grid, or no stride is known.
+        """
+        self._need_stride()
+        count, index = self.positions, position - self.prefix
+        if index < 0 or (count is not None and position >= count):
+            raise ValueError(
+                f"position is {position}, but positions {self.prefix} to {'...' if count is None else count - 1} "
+                "cover a part of the input: choose one of these."
+            )
+        cell = [index] if self.kind == "sequence" else []
+        for size in reversed(self.grid):
+            index, along = divmod(index, size)
+            cell.insert(0, along)
+        starts = self.start or (0,) * len(cell)
+        begins = [start + along * stride for start, along, stride in zip(starts, cell, self.stride, strict=True)]
+        return tuple((begin, begin + size) for begin, size in zip(begins, self.patch or self.stride, strict=True))
+
+    def seconds(self, position: int) -> tuple[float, float]:
+        """When the patch of a position of sound or of a time series begins and ends, in seconds.
+
+        Raises:
+            ValueError: If no rate is known, or `span` refuses.
+        """
+        if self.rate is None or self.kind != "sequence":
+            raise ValueError(f"{self} has no seconds: declare a sequence with rate=, in input units a second.")
+        ((begin, end),) = self.span(position)
+        return begin / self.rate, end / self.rate
+
+    def at(self, *point: int) -> int:
+        """The position that a point of the input belongs to: the last one whose patch begins at or before it. In a
+        grid, points beyond an edge belong to the positions on it.
+
+        Args:
+            point: Input units from the start, an axis each (row and column of a pixel; a sample).
+
+        Raises:
+            ValueError: If no stride is known, or the point has other axes.
+        """
+        self._need_stride()
+        if len(point) != len(self.stride):
+            raise ValueError(f"point is {point}, but this geometry has {len(self.stride)} axes: give one number each.")
+        starts, index = self.start or (0,) * len(point), 0
+        cells = [max((x - start) // stride, 0) for x, start, stride in zip(point, starts, self.stride, strict=True)]
+        for cell, size in zip(cells, self.grid or (max(cells) + 1,), strict=True):
+            index = index * size + min(cell, size - 1)
+        return self.prefix + index
+
+    def _need_stride(self) -> None:
+        if not self.stride:
+            raise ValueError(f"{self} does not say which input its positions cover: declare its stride.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, read back by `from_json`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from interp.latents import Latents
@@ -86,11 +86,13 @@ class Item:
         tokens: Token ids, one a position; None for images.
         pieces: What each token shows, white space kept, so that joining them shows the text.
         labels: Names given by the dataset (package, module, class, ...).
+        image: What a vision model saw, resized and cropped, perhaps smaller; None for texts.
     """
 
     tokens: Int[Tensor, " p"] | None = None
     pieces: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    image: UInt8[Tensor, "h w c"] | None = None
 
 
 @runtime_checkable

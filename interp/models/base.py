@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,32 +39,48 @@ def hook(place: Place, change: Callable[[Tensor], Tensor | None], site: Site) ->
         site: What messages call the place.
     """
 
-    def changed(native: Tensor) -> Tensor | None:
-        new = change(native if place.read is None else place.read(native))
-        if new is None or place.read is None:
-            return new
-        if place.write is None:
-            raise ValueError(f"{site} can be read but not edited: what the model computes from it is not its own.")
-        return place.write(native, new)
+    hooked = _Hooked(place, change, site)
+    if place.io == "in":
+        return place.module.register_forward_pre_hook(hooked.given, with_kwargs=True)
+    return place.module.register_forward_hook(hooked.returned)
 
-    def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
-        new = changed(_element(output, place.index, site))
-        return None if new is None else _with_element(output, place.index, new)
 
-    def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        named = dict(enumerate(args)) | kwargs
-        places = [key for key, value in named.items() if isinstance(value, Tensor)]
-        if place.index >= len(places):
-            raise ValueError(f"site is {site}, but its module is given {len(places)} tensors: read its output instead.")
-        new = changed(named[places[place.index]])
+@dataclass(frozen=True)
+class _Hooked:
+    """What `hook` registers. Methods, not closures: the tests' shape checks would compile closures at each call."""
+
+    place: Place
+    change: Callable[[Tensor], Tensor | None]
+    site: Site
+
+    def returned(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        new = self._changed(_element(output, self.place.index, self.site))
+        return None if new is None else _with_element(output, self.place.index, new)
+
+    def given(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        index, named = self.place.index, dict(enumerate(args)) | kwargs
+        keys = [key for key, value in named.items() if isinstance(value, Tensor)]
+        if index >= len(keys):
+            raise ValueError(
+                f"site is {self.site}, but its module is given {len(keys)} tensors: read its output instead."
+            )
+        new = self._changed(named[keys[index]])
         if new is None:
             return None
-        named[places[place.index]] = new
+        named[keys[index]] = new
         return tuple(named[i] for i in range(len(args))), {key: named[key] for key in kwargs}
 
-    if place.io == "in":
-        return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return place.module.register_forward_hook(on_output)
+    def _changed(self, native: Tensor) -> Tensor | None:
+        read, write = self.place.read, self.place.write
+        new = self.change(native if read is None else read(native))
+        if new is None or read is None:
+            return new
+        if write is None:
+            raise ValueError(
+                f"{self.site} can be read, but neither edited nor differentiated: what the model computes from it is "
+                "not its own."
+            )
+        return write(native, new)
 
 
 def hooks_of(module: nn.Module) -> Iterator[Callable[..., Any]]:

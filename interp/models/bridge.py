@@ -1,16 +1,18 @@
 """Text models through TransformerLens 4: named places in every block, and a plain fast path for block outputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp import steering
 from interp.models.base import Fingerprint, hooks_of, unknown_site
 from interp.models.text_output import TextOutput, mean_hidden, next_token_losses
 from interp.models.tokenizing import Tokenizing
-from interp.types import Geometry, Inputs, Place, Site
+from interp.types import Directions, Geometry, Inputs, Place, Site
 
 
 def bridged(model: Any, *, name: str, tokenizer: Any = None) -> Any:
@@ -162,13 +164,13 @@ class BridgeModel:
         runner = self._plain if self._runs_plain() else self.module.original_model
         body = getattr(runner, "base_model", None)
         has_head = not self._untrained and body is not runner
+        device = next(runner.parameters()).device
+        tensors = {key: value.to(device) for key, value in inputs.tensors.items()}
         caught: list[Any] = []
         if body is None:  # TransformerLens' own small models: what goes into the unembedding
             handle = self.module.unembed.register_forward_pre_hook(lambda _m, args: caught.append(args[0]))
         else:
             handle = body.register_forward_hook(lambda _m, _args, output: caught.append(output[0]))
-        device = next(runner.parameters()).device
-        tensors = {key: value.to(device) for key, value in inputs.tensors.items()}
         try:
             output = (runner if has_head or body is None else body)(**tensors, **self._options())
         finally:
@@ -196,3 +198,52 @@ class BridgeModel:
                 "or compare `embedding` for an encoder."
             )
         return next_token_losses(output, inputs)
+
+    def generate(self, prompts: str | Sequence[str], **sampling: Any) -> list[str]:
+        """Continue texts; inside `edited`, the edits hold at every step.
+
+        Args:
+            prompts: One text or several.
+            sampling: `max_new_tokens`, `temperature` and `seed` of `interp.steering.generate`.
+
+        Returns:
+            What follows each text.
+
+        Raises:
+            ValueError: As `interp.steering.generate`; if the model has no tokenizer.
+        """
+        return self._continued(prompts, steering.generate, **sampling)
+
+    def steer(
+        self,
+        prompts: str | Sequence[str],
+        site: str | Site,
+        direction: Float[Tensor, "*shape"] | tuple[Directions, int],
+        strength: float | Float[Tensor, " b"] = 1.0,
+        **options: Any,
+    ) -> list[str]:
+        """Continue texts with a direction added at a site.
+
+        Args:
+            prompts: One text or several.
+            site: Where.
+            direction: `[d]`, `[b, d]` for one a text, or a dictionary and the feature whose direction is meant.
+            strength: What the direction is multiplied by; one for all, or one a text.
+            options: `at` of `interp.steering.steer`, and what `generate` takes.
+
+        Returns:
+            What follows each text.
+
+        Raises:
+            ValueError: As `interp.steering.steer`; if the model has no tokenizer.
+        """
+        return self._continued(prompts, steering.steer, site, direction, strength, **options)
+
+    def _continued(
+        self, prompts: str | Sequence[str], go_on: Callable[..., list[Tensor]], *args: Any, **options: Any
+    ) -> list[str]:
+        encoded = self.tokenize([prompts] if isinstance(prompts, str) else prompts)
+        starts = [part.tokens for part in encoded]
+        ends = go_on(self, starts, *args, **options)
+        pieces = [self.pieces_of(torch.cat(pair)) for pair in zip(starts, ends, strict=True)]
+        return ["".join(shown[len(start) :]) for shown, start in zip(pieces, starts, strict=True)]

@@ -41,10 +41,14 @@ class GlyphEncoder(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        is_vit = model.config.model_type == "vit"
-        self.architecture: Architecture = "vit" if is_vit else "resnet"
-        self.d_map: int = model.config.hidden_size if is_vit else model.config.hidden_sizes[-1]
-        self.d_pooled = 2 * self.d_map if is_vit else self.d_map
+        config = model.config
+        self.architecture: Architecture = config.model_type
+        if self.architecture == "vit":
+            self.d_map, self.side = config.hidden_size, SIZE // config.patch_size
+            self.d_pooled = 2 * self.d_map
+        else:  # The stem halves the image twice, each stage but the first once more.
+            self.d_map, self.side = config.hidden_sizes[-1], SIZE // 2 ** (1 + len(config.hidden_sizes))
+            self.d_pooled = self.d_map
 
     def forward(self, images: Float[Tensor, "b 1 32 32"]) -> Encoded:
         """Encode images.
@@ -55,18 +59,16 @@ class GlyphEncoder(nn.Module):
         states = self.model(pixel_values=(images - _MEAN) / _STD).last_hidden_state
         if self.architecture == "resnet":
             return Encoded(states.mean(dim=(2, 3)), states)
-        side = round((states.shape[1] - 1) ** 0.5)
         cls, patches = states[:, 0], states[:, 1:]
-        return Encoded(
-            torch.cat([cls, patches.mean(dim=1)], dim=1), patches.mT.reshape(len(images), self.d_map, side, side)
-        )
+        pooled = torch.cat([cls, patches.mean(dim=1)], dim=1)
+        return Encoded(pooled, patches.mT.reshape(len(images), self.d_map, self.side, self.side))
 
 
 def random_encoder(architecture: Architecture, *, seed: int) -> GlyphEncoder:
     """An encoder as it is before training.
 
     Args:
-        architecture: `resnet` (8 x 8 map of 64 channels, then 4 x 4 of 128) or `vit` (8 x 8 patches and a class token).
+        architecture: `resnet` (8 x 8 map of 128 channels, then 4 x 4 of 256) or `vit` (8 x 8 patches and a class token).
         seed: Names the weights.
     """
     from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
@@ -74,9 +76,14 @@ def random_encoder(architecture: Architecture, *, seed: int) -> GlyphEncoder:
     with torch.random.fork_rng(devices=[]):  # Both classes draw their weights from the global generator.
         torch.manual_seed(seed)
         if architecture == "resnet":
-            sizes = {"embedding_size": 64, "hidden_sizes": [64, 128], "depths": [2, 2]}
-            return GlyphEncoder(ResNetModel(ResNetConfig(num_channels=1, layer_type="basic", **sizes)))
-        widths = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 5, "num_attention_heads": 4}
+            sizes: dict[str, Any] = {"embedding_size": 64, "hidden_sizes": [128, 256], "depths": [2, 3]}
+            return GlyphEncoder(ResNetModel(ResNetConfig(num_channels=1, **sizes)))
+        widths: dict[str, Any] = {
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+        }
         config = ViTConfig(image_size=SIZE, patch_size=4, num_channels=1, pooler_act="linear", **widths)
         model = ViTModel(config)
     # The pooler hands the class token on as it is: nothing trains it, and a folder without it would be read with a

@@ -13,13 +13,28 @@ from interp.models.bridge import BridgeModel, bridged
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
+def read_config(source: str, *, local: bool) -> Any:
+    """The config of a checkpoint, without its weights."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source, local_files_only=local)
+
+
 def from_checkpoint(
-    source: str, *, name: str, local: bool, device: str | torch.device, dtype: torch.dtype, tokenizer: Any = None
+    source: str,
+    config: Any,
+    *,
+    name: str,
+    local: bool,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    tokenizer: Any = None,
 ) -> BridgeModel:
     """Load a text model and its tokenizer.
 
     Args:
         source: A folder, or an id of the hub.
+        config: Its config.
         name: What manifests call it.
         local: Never ask the network.
         device: Where it runs.
@@ -29,12 +44,11 @@ def from_checkpoint(
     Raises:
         ValueError: If the checkpoint is not a text encoder or a causal language model.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    config = AutoConfig.from_pretrained(source, local_files_only=local)
     loader = _loader(config, source)
     # A head that the checkpoint lacks is drawn at random: from a fixed seed, and off the caller's generator.
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         model, report = loader.from_pretrained(
             source, config=config, dtype=dtype, local_files_only=local, output_loading_info=True
@@ -69,7 +83,7 @@ def from_loaded(model: Any, *, name: str, tokenizer: Any = None, untrained: Sequ
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without progress bars and the report of missing heads, which the caller judges."""
     from transformers.utils import logging
 
@@ -100,6 +114,7 @@ def _loader(config: Any, source: str) -> Any:
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForCausalLM
     raise ValueError(
-        f"source is {source!r}, which holds {architecture or type(config).__name__}, but only text encoders and causal "
-        "language models are loaded by name: load it with transformers and give load_model the module."
+        f"source is {source!r}, which holds {architecture or type(config).__name__}, but only text encoders, causal "
+        "language models, vision and speech models are loaded by name: load it with transformers and give load_model "
+        "the module."
     )

