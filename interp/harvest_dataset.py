@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.pictures import with_bytes
+
 _ID_COLUMNS = ("input_ids", "tokens")
 
 
@@ -19,7 +21,7 @@ class Raw:
     """One item, as the dataset gives it.
 
     Args:
-        content: A text, a tensor of token ids, or whatever `collate` takes.
+        content: A text, a tensor of token ids, a picture, or whatever `collate` takes.
         labels: Its names.
     """
 
@@ -42,18 +44,26 @@ class Source:
         text: The column that holds the text; where it is missing, `input_ids` or `tokens` are taken as token ids.
         labels: Columns that name an item.
         whole: Whether items go as they are to a `collate` of the user's.
+        image: The column that holds the picture, where pictures are read.
 
     Raises:
         ValueError: If the dataset is a text itself, a mapping of splits, or cannot be iterated.
     """
 
-    def __init__(self, dataset: Any, *, text: str, labels: Sequence[str], whole: bool) -> None:
+    def __init__(
+        self, dataset: Any, *, text: str, labels: Sequence[str], whole: bool, image: str | None = None
+    ) -> None:
         if isinstance(dataset, str | bytes | Mapping) or not (hasattr(dataset, "__iter__") or _is_sequence(dataset)):
             raise ValueError(
                 f"dataset is a {type(dataset).__name__}, but a harvest reads items one by one: give a list of "
                 "texts, one split of a Hugging Face dataset, or any iterable of mappings."
             )
+        if image is not None and hasattr(dataset, "cast_column"):
+            from interp.data.images import images
+
+            dataset = images(dataset, column=image)
         self._dataset, self._text, self._labels, self._whole = dataset, text, tuple(labels), whole
+        self._image = image
         info = getattr(dataset, "info", None)
         known = getattr(dataset, "name", None) or getattr(info, "dataset_name", None)
         self.name = str(known or type(dataset).__name__)
@@ -83,6 +93,8 @@ class Source:
         return (self._raw(row, start + i) for i, row in enumerate(rows))
 
     def _raw(self, row: Any, number: int) -> Raw:
+        if self._image is not None and (not isinstance(row, Mapping) or {*row} == {"bytes", "path"}):
+            return Raw(with_bytes(row), {})
         if not isinstance(row, Mapping):
             if not isinstance(row, str) and not self._whole:
                 raise ValueError(
@@ -96,7 +108,14 @@ class Source:
         labels = {name: str(row[name]) for name in self._labels}
         return Raw(row if self._whole else self._content(row, number), labels)
 
-    def _content(self, row: Mapping[str, Any], number: int) -> str | Tensor:
+    def _content(self, row: Mapping[str, Any], number: int) -> Any:
+        if self._image is not None:
+            if self._image in row:
+                return with_bytes(row[self._image])
+            raise ValueError(
+                f"image is {self._image!r}, but item {number} has the columns {', '.join(row)}: name the one that "
+                "holds the picture."
+            )
         if self._text in row:
             if isinstance(row[self._text], str):
                 return row[self._text]

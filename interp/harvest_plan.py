@@ -45,9 +45,9 @@ def estimated(source: Source, reader: RowReader, policy: Policy) -> Plan:
         ValueError: If the first examples give no row.
     """
     raws = list(itertools.islice(source.read(0), min(_SAMPLE, policy.chunk_examples)))
-    reader.read(raws[:_WARM_UP], reader.items(raws[:_WARM_UP]), Tally())
+    reader.read(reader.prepare(raws[:_WARM_UP]), Tally())
     tally, start = Tally(), time.perf_counter()
-    block = reader.read(raws, reader.items(raws), tally)
+    block = reader.read(reader.prepare(raws), tally)
     minutes = (time.perf_counter() - start) / 60
     if not len(block):
         raise ValueError(f"the first {len(raws)} examples give no row: check the dataset, exclude and first.")
@@ -61,10 +61,10 @@ def estimated(source: Source, reader: RowReader, policy: Policy) -> Plan:
 
 
 def _bytes(block: Block, raws: Sequence[Raw]) -> int:
-    """Vectors, addresses, and four bytes a token with the texts themselves."""
+    """Vectors, addresses, thumbnails, and four bytes a token with the texts themselves."""
     vectors = [part for rows in block.rows.values() for part in (rows.values, rows.grads) if part is not None]
     tokens = sum(len(item.tokens) for item in block.items if item.tokens is not None)
     texts = sum(len(raw.content.encode()) for raw in raws if isinstance(raw.content, str))
-    return (
-        sum(part.numel() * part.element_size() for part in vectors) + len(block) * _ADDRESS_BYTES + 12 * tokens + texts
-    )
+    thumbnails = sum(item.image.numel() for item in block.items if item.image is not None)
+    rows = sum(part.numel() * part.element_size() for part in vectors) + len(block) * _ADDRESS_BYTES
+    return rows + 12 * tokens + texts + thumbnails

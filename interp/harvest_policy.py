@@ -12,6 +12,7 @@ from interp.types import JSON, Inputs
 
 Loss = str | Callable[[Any], Tensor] | None
 _SPECIAL = ("pad", "bos", "eos", "cls", "sep", "unk", "mask")
+PREFIX = "prefix"
 _LOSSES = {"next_token": "token_losses", "embedding_norm": "embedding"}
 
 
@@ -32,10 +33,12 @@ class Policy:
     chunk_examples: int
     batch_tokens: int
     rows_per_shard: int | None
+    images: JSON | None = None  # column, thumbnails and preprocessing, where pictures are read
 
     def to_json(self) -> JSON:
-        """Plain values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain values; what is of pictures only where there are some."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in plain.items() if key != "images" or value is not None}
 
     def check(self, special_ids: Sequence[str]) -> None:
         """Refuse values outside their range.
@@ -55,9 +58,12 @@ class Policy:
             raise ValueError(f"first is {self.first!r}, but the first position is kept or dropped: 'keep' or 'drop'.")
         if self.dtype not in VALUE_DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, but rows are stored as one of {', '.join(VALUE_DTYPES)}.")
-        unknown = sorted({*self.exclude} - {*_SPECIAL, *special_ids})
+        if self.images is not None and self.images["thumbnails"] < 0:
+            raise ValueError(f"thumbnails is {self.images['thumbnails']}, but it is pixels a side: give 0 for none.")
+        names = (*special_ids, *_SPECIAL, PREFIX)
+        unknown = sorted({*self.exclude} - {*names})
         if unknown:
-            known = ", ".join(dict.fromkeys((*special_ids, *_SPECIAL)))
+            known = ", ".join(dict.fromkeys(names))
             raise ValueError(f"exclude has {unknown}, but special tokens are called {known}: use these.")
 
 
@@ -72,10 +78,12 @@ class Tally:
         empty: Items without text, which have no rows.
         at_max_length: Items of the greatest length, which may have been cut.
         excluded: Positions left out because their token is in `exclude`.
+        prefix: Positions before the grid (class token, registers) left out.
         first: First positions left out.
         outliers: Rows left out by `max_norm_ratio`, by the site where their norm was too great.
         medians: Median norm of each site in the first chunk, where `max_norm_ratio` needs it.
         chain: Running hash of the items read.
+        skipped: Items that could not be read and have no rows: number, file and reason.
     """
 
     items: int = 0
@@ -84,10 +92,12 @@ class Tally:
     empty: int = 0
     at_max_length: int = 0
     excluded: int = 0
+    prefix: int = 0
     first: int = 0
     outliers: dict[str, int] = field(default_factory=dict)
     medians: dict[str, float] = field(default_factory=dict)
     chain: str = ""
+    skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> JSON:
         """Plain values."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from interp.capturing import capture
 from interp.harvest_dataset import Raw
-from interp.harvest_policy import Loss, Policy, Tally, score_of
+from interp.harvest_inputs import Ready, inputs_of
+from interp.harvest_policy import PREFIX, Loss, Policy, Tally, score_of
 from interp.models.base import Model
 from interp.stores.manifest import VALUE_DTYPES
 from interp.types import Activations, Inputs, Item, Site
@@ -35,61 +36,46 @@ class RowReader:
         sites: Where rows are read.
         policy: What is kept.
         loss: What is differentiated, if anything.
-        collate: Makes the inputs from items that are no text.
+        collate: Makes the inputs from items that are neither texts nor pictures.
+        on_error: Whether a picture that cannot be read ends the harvest.
     """
 
     def __init__(
-        self, model: Model, sites: Sequence[Site], policy: Policy, loss: Loss, collate: Callable[[list], Inputs] | None
+        self,
+        model: Model,
+        sites: Sequence[Site],
+        policy: Policy,
+        loss: Loss,
+        collate: Callable[[list], Inputs] | None,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         self._model: Any = model
-        self._sites, self._policy, self._loss, self._collate = sites, policy, loss, collate
+        self._sites, self._policy, self._loss, self._on_error = sites, policy, loss, on_error
         self._dtype = VALUE_DTYPES[policy.dtype]
         special = {} if collate else getattr(model, "special_ids", {})
         self._excluded = _excluded_ids(special, policy.exclude)
-        self._positions = max(model.geometry(site).positions or 1 for site in sites)
+        self._inputs = inputs_of(model, policy, collate, max(model.geometry(site).positions or 1 for site in sites))
+
+    def prepare(self, raws: Sequence[Raw]) -> list[Ready]:
+        """Tokens or pixels of each item."""
+        return self._inputs.prepare(raws)
 
     def items(self, raws: Sequence[Raw]) -> list[Item]:
-        """Tokens and pieces of each item; an empty one has none."""
-        if self._collate:
-            return [Item(labels=raw.labels) for raw in raws]
-        texts = [raw.content for raw in raws if isinstance(raw.content, str) and not raw.is_empty]
-        encoded = iter(self._model.tokenize(texts, self._policy.max_length)) if texts else iter(())
-        items = []
-        for raw in raws:
-            if raw.is_empty:
-                tokens, pieces = torch.zeros(0, dtype=torch.long), ()
-            elif isinstance(raw.content, str):
-                code = next(encoded)
-                tokens, pieces = code.tokens.long(), tuple(code.pieces)
-            else:
-                tokens = raw.content[: self._policy.max_length]
-                pieces = tuple(self._model.pieces_of(tokens))
-            items.append(Item(tokens, pieces, raw.labels))
-        return items
+        """What a store keeps of each item."""
+        return [one.item for one in self.prepare(raws)]
 
-    def lengths(self, items: Sequence[Item]) -> list[int]:
-        """Positions of each item in the model."""
-        return [self._positions if item.tokens is None else len(item.tokens) for item in items]
-
-    def read(self, raws: Sequence[Raw], items: Sequence[Item], tally: Tally) -> Block:
+    def read(self, chunk: Sequence[Ready], tally: Tally) -> Block:
         """The rows of a chunk; what was read and left out is added to the tally.
 
         Raises:
-            ValueError: If a row that would be kept is not finite, or sites have no common positions.
+            ValueError: If a row that would be kept is not finite, or sites have no common positions; or an item cannot
+                be read and `on_error` is `raise`.
         """
-        first = tally.items
-        lengths = self.lengths(items)
-        tally.items += len(items)
-        tally.tokens += sum(lengths)
-        tally.empty += sum(length == 0 for length in lengths)
-        tally.at_max_length += sum(
-            item.tokens is not None and len(item.tokens) == self._policy.max_length for item in items
-        )
+        first, items = tally.items, [one.item for one in chunk]
+        self._count(chunk, tally)
         parts = [
-            self._forward(
-                [raws[i].content for i in batch], [items[i] for i in batch], torch.tensor(batch) + first, tally
-            )
-            for batch in batches_of(lengths, self._policy.batch_tokens)
+            self._forward([chunk[i] for i in batch], torch.tensor(batch) + first, tally)
+            for batch in batches_of([one.cost for one in chunk], self._policy.batch_tokens)
         ]
         if not parts:
             return Block(items, {})
@@ -100,11 +86,24 @@ class RowReader:
         tally.rows += len(block)
         return block
 
-    def _forward(
-        self, contents: list[Any], items: Sequence[Item], numbers: Int[Tensor, " b"], tally: Tally
-    ) -> dict[Site, Activations]:
-        tokens = [item.tokens for item in items]
-        inputs = self._collate(contents) if self._collate else self._model.collate(tokens)
+    def _count(self, chunk: Sequence[Ready], tally: Tally) -> None:
+        for number, one in enumerate(chunk, tally.items):
+            tokens = one.item.tokens
+            tally.tokens += one.length
+            tally.at_max_length += tokens is not None and len(tokens) == self._policy.max_length
+            tally.empty += one.length == 0 and one.skipped is None
+            if one.skipped is not None:
+                file, reason = one.skipped
+                if self._on_error == "raise":
+                    raise ValueError(
+                        f"item {number}{f' ({file})' if file else ''} cannot be read as a picture: {reason}. Mend it, "
+                        "or pass on_error='skip' to go on without rows for such items. Finished shards are kept."
+                    )
+                tally.skipped.append({"item": number, "file": file, "reason": reason})
+        tally.items += len(chunk)
+
+    def _forward(self, chunk: Sequence[Ready], numbers: Int[Tensor, " b"], tally: Tally) -> dict[Site, Activations]:
+        inputs = self._inputs.collate([one.content for one in chunk])
         found = capture(self._model, inputs, self._sites, score=score_of(self._loss, self._model, inputs))
         rows = {site: found.rows(site, numbers).to("cpu") for site in self._sites}
         shared = rows[self._sites[0]]
@@ -114,29 +113,33 @@ class RowReader:
                     f"{site} has other positions than {self._sites[0]}, but sites of one harvest share their "
                     "addresses: harvest them into two folders."
                 )
-        by_token = self._collate is None and found.values[self._sites[0]].ndim > 2
-        keep = self._kept(shared, numbers, items, tally, by_token=by_token)
+        keep = torch.ones(len(shared), dtype=torch.bool)
+        if found.values[self._sites[0]].ndim > 2:  # else one vector an example, which has no position
+            keep &= self._without_special(shared, numbers, [one.item.tokens for one in chunk], tally)
+            if PREFIX in self._policy.exclude:
+                before = keep & (shared.position < found.geometries[self._sites[0]].prefix)
+                tally.prefix += int(before.sum())
+                keep &= ~before
+        if self._policy.first == "drop":
+            start = keep & (shared.position == 0)
+            tally.first += int(start.sum())
+            keep &= ~start
         kept = {site: part[keep].to(dtype=self._dtype) for site, part in rows.items()}
         for site, part in kept.items():
             self._check_finite(site, part)
         return kept
 
-    def _kept(
-        self, rows: Activations, numbers: Int[Tensor, " b"], items: Sequence[Item], tally: Tally, *, by_token: bool
+    def _without_special(
+        self, rows: Activations, numbers: Int[Tensor, " b"], tokens: list[Tensor | None], tally: Tally
     ) -> Bool[Tensor, " n"]:
-        keep = torch.ones(len(rows), dtype=torch.bool)
-        if by_token and len(self._excluded):
-            tokens = torch.nn.utils.rnn.pad_sequence([item.tokens for item in items], batch_first=True)  # type: ignore[misc]
-            place = torch.empty(int(numbers.max() - numbers.min()) + 1, dtype=torch.long)
-            place[numbers - numbers.min()] = torch.arange(len(numbers))
-            found = tokens[place[rows.example - numbers.min()], rows.position]
-            keep = ~torch.isin(found, self._excluded)
-            tally.excluded += int((~keep).sum())
-        if self._policy.first == "drop":
-            start = keep & (rows.position == 0)
-            tally.first += int(start.sum())
-            keep &= ~start
-        return keep
+        if not len(self._excluded) or tokens[0] is None:
+            return torch.ones(len(rows), dtype=torch.bool)
+        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # type: ignore[arg-type]
+        place = torch.empty(int(numbers.max() - numbers.min()) + 1, dtype=torch.long)
+        place[numbers - numbers.min()] = torch.arange(len(numbers))
+        special = torch.isin(padded[place[rows.example - numbers.min()], rows.position], self._excluded)
+        tally.excluded += int(special.sum())
+        return ~special
 
     def _check_finite(self, site: Site, rows: Activations) -> None:
         for name, part in (("values", rows.values), ("gradients", rows.grads)):

@@ -112,11 +112,11 @@ class Harvest:
                 before, chunk = copy.deepcopy(tally), list(itertools.islice(raws, self._policy.chunk_examples))
                 if not chunk:
                     return
-                items = self._reader.items(chunk)
-                reached = itertools.accumulate(self._reader.lengths(items), initial=tally.tokens)
-                count = sum(total < limit for total in itertools.islice(reached, len(items)))
+                ready = self._reader.prepare(chunk)
+                reached = itertools.accumulate((one.length for one in ready), initial=tally.tokens)
+                count = sum(total < limit for total in itertools.islice(reached, len(ready)))
                 tally.chain = chained(tally.chain, chunk[:count])
-                yield self._reader.read(chunk[:count], items[:count], tally), before
+                yield self._reader.read(ready[:count], tally), before
                 bar.update(count)
 
     def _refuse_empty(self, tally: Tally) -> None:
@@ -124,6 +124,11 @@ class Harvest:
             return
         if not tally.items:
             raise ValueError("dataset has no items: give one that is not empty.")
+        if len(tally.skipped) == tally.items:
+            raise ValueError(
+                f"dataset gave no rows: none of {tally.items} items could be read, the first because of: "
+                f"{tally.skipped[0]['reason']}. Check the image column."
+            )
         raise ValueError(
             f"dataset gave no rows: of {tally.items} items {tally.empty} were empty, and exclude, first and "
             "max_norm_ratio left out all positions of the others: check the text column and these arguments."

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from interp.harvest_dataset import Source
+from interp.harvest_inputs import takes_images
 from interp.harvest_plan import Plan, estimated
-from interp.harvest_policy import Loss, Policy, checked_loss, named
+from interp.harvest_policy import PREFIX, Loss, Policy, checked_loss, named
 from interp.harvest_rows import RowReader
 from interp.harvest_running import Harvest, Stores
 from interp.models.base import Model
@@ -40,14 +41,17 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
     path: Path | str | None = None,
     *,
     text: str = "text",
+    image: str = "image",
     labels: Sequence[str] = (),
     max_length: int = 128,
     max_tokens: int | None = None,
-    exclude: Sequence[str] = ("pad",),
+    exclude: Sequence[str] | None = None,
     first: Literal["keep", "drop"] = "keep",
     max_norm_ratio: float | None = None,
     loss: Loss = None,
     collate: Callable[[list[Any]], Inputs] | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    thumbnails: int = 96,
     dtype: str = "bfloat16",
     chunk_examples: int = 512,
     batch_tokens: int = 8192,
@@ -64,23 +68,31 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
 
     Args:
         model: What is read.
-        dataset: A Hugging Face dataset, streamed or not, or any sequence or iterable of texts or of mappings.
+        dataset: A Hugging Face dataset, streamed or not, or any sequence or iterable of texts, of pictures (for a model
+            with a `preprocessing`), or of mappings.
         sites: Where; all are read in one forward pass and share one address table.
         path: The folder to make; None keeps the rows in memory, in float32.
         text: The column that holds the text; without it, token ids are taken from `input_ids` or `tokens`.
+        image: The column that holds the picture, in any form that the model's `preprocessing` takes.
         labels: Columns kept as the labels of each item.
         max_length: Tokens kept of each text, at most what the model takes; longer texts are cut.
         max_tokens: Stop after the item that reaches this many tokens, counted as the model is given them.
-        exclude: Special tokens whose positions are left out: of pad, bos, eos, cls, sep, unk, mask.
+        exclude: Positions left out: those of special tokens (pad, bos, eos, cls, sep, unk, mask), and `prefix` for what
+            stands before a picture's grid (class token, registers). By default pad for texts and prefix for pictures,
+            whose other rows each have a place in the picture; () keeps all.
         first: Whether the first position of each example is kept; causal models put their attention sink there.
         max_norm_ratio: Leave out positions whose norm, at any of the sites, is over this many medians of the first
             chunk (attention sinks elsewhere); None keeps all.
         loss: Also store its gradient at each row: `next_token`, `embedding_norm`, or a function of what the model's
             forward returns, to be summed over examples, not averaged: batches must not change it.
-        collate: Makes a batch from a list of items that are no text (images); one item is then one example.
+        collate: Makes a batch from a list of items that are neither texts nor pictures; one item is one example.
+        on_error: Whether a picture that cannot be read ends the harvest, or stays as an item without rows, listed in
+            the manifest. A harvest that it ended goes on with `skip`.
+        thumbnails: Most pixels a side of what is kept to show of each picture; 0 keeps nothing.
         dtype: How rows are stored.
         chunk_examples: Items sorted by length together, and kept in memory together.
-        batch_tokens: Tokens of one forward pass, padding counted.
+        batch_tokens: Tokens of one forward pass, padding counted; a picture has one for each position, and at least
+            one for 256 pixels.
         rows_per_shard: Rows a file; None for about 64 MB.
         overwrite: Replace a harvest of something else, once this one is complete.
         exact: Refuse to go on under another device, thread count or torch, which would change the last bits.
@@ -91,18 +103,20 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
         A store for each site; with `dry_run`, the estimate.
 
     Raises:
-        ValueError: If an argument does not fit, the dataset gives no row, a row is not finite, or `path` holds
-            something else.
+        ValueError: If an argument does not fit, the dataset gives no row, a picture cannot be read, a row is not
+            finite, or `path` holds something else.
         OSError: If the disk refuses; what is finished stays, and the same call goes on.
     """
     places = [model.site(site) for site in ([sites] if isinstance(sites, str | Site) else sites)]
     places = list(dict.fromkeys(places))
+    pictures = collate is None and takes_images(model)
+    preprocessing: Any = getattr(model, "preprocessing", None)
     policy = Policy(
         text=text,
         labels=tuple(labels),
         max_length=min(max_length, getattr(model, "longest", max_length)),
         max_tokens=max_tokens,
-        exclude=tuple(exclude),
+        exclude=tuple(((PREFIX,) if pictures else ("pad",)) if exclude is None else exclude),
         first=first,
         max_norm_ratio=max_norm_ratio,
         loss=named(loss, argument="loss"),
@@ -111,6 +125,9 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
         chunk_examples=chunk_examples,
         batch_tokens=batch_tokens,
         rows_per_shard=rows_per_shard,
+        images={"column": image, "thumbnails": thumbnails, "preprocessing": preprocessing.to_json()}
+        if pictures
+        else None,
     )
     policy.check(tuple(getattr(model, "special_ids", {})))
     checked_loss(loss, model)
@@ -120,8 +137,8 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
             if not places
             else f"{model.name} takes no text: give collate=, which makes Inputs from a list of items."
         )
-    source = Source(dataset, text=text, labels=labels, whole=collate is not None)
-    reader = RowReader(model, places, policy, loss, collate)
+    source = Source(dataset, text=text, labels=labels, whole=collate is not None, image=image if pictures else None)
+    reader = RowReader(model, places, policy, loss, collate, on_error)
     if dry_run:
         return estimated(source, reader, policy)
     run = Harvest(model, places, policy, source, reader, shown=progress)

@@ -15,9 +15,21 @@ if TYPE_CHECKING:
     from interp.stores.disk import DiskStore
 
 GO_ON = "run the same command again to go on with the next chunk"
-_DOCUMENTATION = "documentation"
+_EMBEDDED = ("documentation", "glyphs")
 _SAME_NAME = (
-    *("text", "max_length", "max_tokens", "exclude", "first", "max_norm_ratio", "loss", "dtype"),
+    *(
+        "text",
+        "image",
+        "on_error",
+        "thumbnails",
+        "max_length",
+        "max_tokens",
+        "exclude",
+        "first",
+        "max_norm_ratio",
+        "loss",
+        "dtype",
+    ),
     *("chunk_examples", "batch_tokens", "rows_per_shard", "overwrite", "dry_run"),
 )
 _SPLITS = ("train", "held_out", "all")
@@ -30,9 +42,11 @@ class Arguments:
     """What to read, where, and what to keep.
 
     Args:
-        model: A local folder, a Hugging Face id, or all-minilm-l6-v2 (comes with `unweave[demo]`).
-        dataset: documentation or documentation:held_out (docstrings of the installed packages), a Hugging Face id, a
-            folder, or a file of JSON lines, CSV, Parquet, Arrow or text.
+        model: A local folder, a Hugging Face id, all-minilm-l6-v2 (comes with `unweave[demo]`), glyph-vit or
+            glyph-resnet.
+        dataset: documentation or documentation:held_out (docstrings of the installed packages), glyphs or
+            glyphs:held_out (characters as images), a Hugging Face id, a folder (of pictures too), or a file of JSON
+            lines, CSV, Parquet, Arrow or text.
         sites: Where to read, such as blocks.3; all in one forward pass.
         out: Folder to make.
         split: Part of the dataset.
@@ -40,10 +54,14 @@ class Arguments:
         revision: Commit of the dataset on the hub.
         streaming: Read rows as they are needed instead of downloading first.
         text: Column of the text.
-        labels: Columns kept as labels; for documentation package, module and kind unless others are named.
+        image: Column of the picture.
+        on_error: Whether a picture that cannot be read ends the harvest, or is left out and listed in the manifest.
+        thumbnails: Most pixels a side of what is kept to show of each picture; 0 keeps nothing.
+        labels: Columns kept as labels; for documentation, glyphs and folders of pictures those that they have.
         max_length: Tokens kept of each text.
         max_tokens: Stop after the item that reaches this many tokens.
-        exclude: Special tokens left out: of pad, bos, eos, cls, sep, unk, mask.
+        exclude: Special tokens left out (of pad, bos, eos, cls, sep, unk, mask) and, as prefix, what stands before a
+            picture's patches. By default pad of texts and prefix of pictures.
         first: Whether the first position of each example is kept.
         max_norm_ratio: Leave out positions whose norm is over this many medians.
         loss: Also store the gradient of this loss at each row.
@@ -67,10 +85,13 @@ class Arguments:
     revision: str | None = None
     streaming: bool = False
     text: str = "text"
+    image: str = "image"
+    on_error: Literal["raise", "skip"] = "raise"
+    thumbnails: int = 96
     labels: tuple[str, ...] = ()
     max_length: int = 128
     max_tokens: int | None = None
-    exclude: tuple[str, ...] = ("pad",)
+    exclude: tuple[str, ...] | None = None
     first: Literal["keep", "drop"] = "keep"
     max_norm_ratio: float | None = None
     loss: Literal["next_token", "embedding_norm"] | None = None
@@ -96,7 +117,7 @@ def run(arguments: Arguments) -> None:
     model = load_model(arguments.model, device=device)
     for site in arguments.sites:  # A mistyped one is found before a dataset is read.
         model.site(site)
-    dataset, labels = _dataset(arguments)
+    dataset, labels = _dataset(arguments, pictures=hasattr(model, "preprocessing"))
     options: dict[str, Any] = {name: getattr(arguments, name) for name in _SAME_NAME}
     exact, progress = not arguments.inexact, not arguments.quiet
     found: Any = harvest(
@@ -105,24 +126,37 @@ def run(arguments: Arguments) -> None:
     print(found if arguments.dry_run else _told(arguments.out, found))
 
 
-def _dataset(arguments: Arguments) -> tuple[Any, tuple[str, ...]]:
+def _dataset(arguments: Arguments, *, pictures: bool) -> tuple[Any, tuple[str, ...]]:
     """The dataset, and the columns kept as labels."""
     name, colon, split = arguments.dataset.partition(":")
-    if name != _DOCUMENTATION or Path(arguments.dataset).exists():
-        from interp.data.hugging_face import load
+    if name in _EMBEDDED and not Path(arguments.dataset).exists():
+        split = split if colon else arguments.split
+        if split not in _SPLITS:
+            raise ValueError(f"dataset is {arguments.dataset!r} of split {split!r}: {meant(split, _SPLITS)}")
+        rows, labels = _embedded(name, split, arguments.max_tokens)
+        return rows, arguments.labels or labels
+    folder = Path(arguments.dataset)
+    if pictures and folder.is_dir() and not list(folder.glob("*.json")):  # not one that `save_to_disk` wrote
+        from interp.data.images import images
 
-        streaming, config, revision = arguments.streaming, arguments.dataset_config, arguments.revision
-        loaded = load(arguments.dataset, split=arguments.split, streaming=streaming, config=config, revision=revision)
-        return loaded, arguments.labels
+        return images(folder), arguments.labels or ("class",)
+    from interp.data.hugging_face import load
+
+    streaming, config, revision = arguments.streaming, arguments.dataset_config, arguments.revision
+    loaded = load(arguments.dataset, split=arguments.split, streaming=streaming, config=config, revision=revision)
+    return loaded, arguments.labels
+
+
+def _embedded(name: str, split: Any, tokens: int | None) -> tuple[Any, tuple[str, ...]]:
+    """A dataset that needs no download, and its labels."""
+    if name == "glyphs":
+        from interp.data.glyphs import glyphs
+
+        return glyphs(split), ("character", "name", "category", "script", "block", "font")
     from interp.data.documentation import documentation
 
-    split = split if colon else arguments.split
-    if split not in _SPLITS:
-        raise ValueError(f"dataset is {arguments.dataset!r} of split {split!r}: {meant(split, _SPLITS)}")
-    tokens = arguments.max_tokens
     most = None if tokens is None else max(tokens // _FEWEST_TOKENS, 200)
-    rows = documentation(split=split, max_items=most)  # type: ignore[arg-type]  # checked above
-    return rows, arguments.labels or ("package", "module", "kind")
+    return documentation(split=split, max_items=most), ("package", "module", "kind")
 
 
 def _told(out: Path, stores: "dict[Any, DiskStore]") -> str:

@@ -27,6 +27,13 @@ def pack_items(items: Sequence[Item]) -> dict[str, Tensor]:
     if any(item.tokens is not None for item in items):
         tokens = [torch.zeros(0, dtype=torch.int32) if item.tokens is None else item.tokens.int() for item in items]
         packed |= {"tokens": torch.cat(tokens), "token_offsets": _offsets([len(part) for part in tokens])}
+    if any(item.image is not None for item in items):
+        images = [torch.zeros(0, 0, 0, dtype=torch.uint8) if item.image is None else item.image for item in items]
+        packed |= {
+            "images": torch.cat([image.flatten() for image in images]),
+            "image_offsets": _offsets([image.numel() for image in images]),
+            "image_shapes": torch.tensor([image.shape for image in images]),
+        }
     return packed
 
 
@@ -42,7 +49,11 @@ def unpack_item(packed: dict[str, Tensor], index: int) -> Item:
     if "tokens" in packed:
         tokens = packed["tokens"][slice(*_range(packed["token_offsets"], index))].long()
     label = bytes(packed["labels"][slice(*_range(packed["label_offsets"], index))].numpy())
-    return Item(tokens, pieces, json.loads(label) if label else {})
+    image = None
+    if "images" in packed and packed["image_shapes"][index].all():
+        pixels = packed["images"][slice(*_range(packed["image_offsets"], index))]
+        image = pixels.view(*packed["image_shapes"][index].tolist())
+    return Item(tokens, pieces, json.loads(label) if label else {}, image)
 
 
 class ItemTable(Sequence[Item]):

@@ -57,7 +57,7 @@ def test_documentation_is_a_dataset(monkeypatch, tmp_path):
 
     def dataset(**words):
         given = {"model": "m", "sites": ("a",), "out": tmp_path, "dataset": "documentation"} | words
-        return harvest._dataset(harvest.Arguments(**given))
+        return harvest._dataset(harvest.Arguments(**given), pictures=False)
 
     assert dataset() == (["a text"], ("package", "module", "kind"))
     assert asked == {"split": "train", "max_items": None}
@@ -96,3 +96,37 @@ def test_mistakes_are_one_line(unweave, bert_folder, texts, tmp_path, monkeypatc
     assert code == 2
     assert complaint.startswith(f"unweave harvest: {said}")
     assert complaint.count("\n") == 1
+
+
+def test_a_folder_of_pictures_and_the_glyphs(unweave, tmp_path):
+    """One picture is broken: the harvest says which, and goes on when it is told to."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers import ViTConfig, ViTModel
+
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ViTModel(ViTConfig(image_size=16, patch_size=8, num_channels=1, **shape)).save_pretrained(tmp_path / "vit")
+    steps = {"do_resize": True, "size": {"height": 16, "width": 16}, "do_rescale": True, "do_normalize": True}
+    about = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5], "image_std": [0.5], **steps}
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(about))
+    for i in range(6):
+        (tmp_path / "pictures" / f"c{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 24), 40 * i, np.uint8)).save(tmp_path / "pictures" / f"c{i % 2}" / f"{i}.png")
+    (tmp_path / "pictures" / "c0" / "2.png").write_bytes(b"no picture")
+    words = ("harvest", "--model", tmp_path / "vit", "--sites", "blocks.1", "--quiet", "--out", tmp_path / "store")
+    code, _, complaint = unweave(*words, "--dataset", tmp_path / "pictures")
+    assert code != 0 and "2.png" in complaint and "on_error='skip'" in complaint
+    code, said, complaint = unweave(*words, "--dataset", tmp_path / "pictures", "--on-error", "skip")
+    assert code == 0, complaint
+    assert said.strip() == f"{tmp_path / 'store'}: 20 rows of width 8 at blocks.1"
+    from interp.stores.disk import DiskStore
+
+    store = DiskStore(tmp_path / "store")
+    assert [item.labels["class"] for item in store.items] == ["c0"] * 3 + ["c1"] * 3
+    assert store.items[0].image.shape == (16, 16, 1) and store.example(0).position.tolist() == [1, 2, 3, 4]
+    code, said, complaint = unweave(*words[:-1], tmp_path / "g", "--dataset", "glyphs:held_out", "--max-tokens", "500")
+    assert code == 0, complaint
+    assert DiskStore(tmp_path / "g").items[0].labels.keys() >= {"character", "category", "font"}
