@@ -1,14 +1,16 @@
 """A model run with the activations of a site left alone, replaced by reconstructions, or ablated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.capturing import edited
+from interp.editing import ablate
+from interp.splicing import spliced
 from interp.types import ActivationStore, Directions, Inputs, Model, Site
 
 if TYPE_CHECKING:
@@ -83,25 +85,11 @@ class Splice:
 
     def reconstructed(self) -> Any:
         """Its output with reconstructions in place of the activations."""
-        dtype, device = self.directions.W_dec.dtype, self.directions.W_dec.device
-        return self._edited(lambda rows: self.directions.decode(self.directions.encode(rows.to(device, dtype))))
+        with spliced(self.model, self.site, self.directions, positions=self.keep, inputs=self.inputs):
+            return self.model.forward(self.inputs)
 
-    def ablated(self, by: str) -> Any:
+    def ablated(self, by: Literal["zero", "mean"]) -> Any:
         """Its output with activations replaced by `zero` or by the store's `mean`."""
-        return self._edited(lambda rows: torch.zeros_like(rows) if by == "zero" else self.mean.to(rows).expand_as(rows))
-
-    def _edited(self, change: Callable[[Tensor], Tensor]) -> Any:
-        def edit(value: Tensor) -> Tensor:
-            flat = value.flatten(2) if value.ndim > 2 else value
-            if flat.shape[:2] != self.keep.shape or flat.shape[2:] != (self.directions.d_in,):
-                raise ValueError(
-                    f"{self.site} holds a tensor of shape {list(value.shape)} for {list(self.keep.shape)} tokens, but "
-                    f"reconstructions of width {self.directions.d_in} stand at one token each: evaluate without model=."
-                )
-            keep = self.keep.to(flat.device)
-            new = flat.clone()
-            new[keep] = change(flat[keep]).to(flat)
-            return new.view_as(value)
-
-        with edited(self.model, {self.site: edit}):
+        edit = ablate(to="zero" if by == "zero" else self.mean, positions=self.keep)
+        with edited(self.model, {self.site: edit}, inputs=self.inputs):
             return self.model.forward(self.inputs)

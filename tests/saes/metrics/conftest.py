@@ -4,7 +4,7 @@ from torch import nn
 
 from interp.models.text_output import TextOutput, mean_hidden, next_token_losses
 from interp.stores.memory import MemoryStore
-from interp.types import Activations, Inputs, Item, Latents, Place, Site
+from interp.types import Activations, Geometry, Inputs, Item, Latents, Place, Site
 from saes.metrics.base import Rows
 
 
@@ -48,6 +48,9 @@ class FakeModel:
 
     def place(self, site):
         return Place(self.module.get_submodule(site.module), site.io, site.index)
+
+    def geometry(self, site, inputs=None):
+        return Geometry()
 
     def collate(self, token_ids):
         ids = nn.utils.rnn.pad_sequence(token_ids, batch_first=True)
