@@ -57,7 +57,7 @@ def test_help_lists_every_subcommand(unweave):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("hravest", "did you mean harvest?"), ("qqq", "known are demo, dictionary")]
+    ("word", "said"), [("hravest", "did you mean harvest?"), ("qqq", "known are demo, diagnose, dictionary")]
 )
 def test_a_mistyped_subcommand(unweave, word, said):
     code, _, complaint = unweave(word, "--help")

@@ -53,6 +53,11 @@ def make_bundle(values, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def make_directions():
+    return lambda: Channels(signed=False)
+
+
+@pytest.fixture(scope="session")
 def bundle(make_bundle):
     return make_bundle()
 
