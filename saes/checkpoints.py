@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.durability import TEMPORARY, write_bytes, write_json, writing_folder
+from interp.stores.stream_extent import Streamed
 from interp.types import JSON
 from saes.normalising import Normaliser
 from saes.states import TrainState
@@ -30,6 +31,8 @@ def save(run: Path, trainer: "Trainer", *, metrics_bytes: int) -> None:
         tensors, counters = _state(trainer)
         about: JSON = {"version": VERSION, "steps": trainer.steps, "metrics_bytes": metrics_bytes}
         about |= {"scale": trainer.normaliser.scale, "jobs": counters}
+        if isinstance(trainer.store, Streamed):
+            about["stream"] = trainer.store.state(trainer.steps * trainer.config.batch_size)
         with writing_folder(folder) as temporary:
             write_bytes(temporary / "tensors.safetensors", safetensors.torch.save(tensors))
             write_json(temporary / "state.json", about)
@@ -69,6 +72,8 @@ def load(folder: Path | None, trainer: "Trainer") -> int:
             raise ValueError(f"its version is {about['version']}, this unweave reads {VERSION}")
         _restore(trainer, tensors, about["jobs"])
         trainer.normaliser = Normaliser(tensors["normaliser.mean"], about["scale"])
+        if isinstance(trainer.store, Streamed):
+            trainer.store.restore(about["stream"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(
             f"{folder} cannot be resumed from ({error}): remove it to resume from an older one."

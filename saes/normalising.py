@@ -21,10 +21,12 @@ class Normaliser:
     Args:
         mean: Mean of the activations in the model's units.
         scale: Factor that gives the activations unit variance, averaged over dimensions; 1 for none.
+        sample: The first rows it was estimated from, in the model's units; None where it was read from a checkpoint.
     """
 
     mean: Float[Tensor, " d_in"]
     scale: float
+    sample: Float[Tensor, "n d_in"] | None = None
 
     def __call__(self, activations: Activations) -> Activations:
         """Change the units of values and, by the inverse, of gradients. Targets keep theirs."""
@@ -59,8 +61,9 @@ def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 6
     if how not in ("scale", "none"):
         raise ValueError(f"normalise is {how!r}, but it is 'scale' or 'none': choose one.")
     total = torch.zeros(store.d_in, dtype=torch.float64)
-    squares, n = 0.0, 0
+    squares, n, sample = 0.0, 0, None
     for batch in store.batches(size, seed=seed, epochs=1):
+        sample = batch.values if n == 0 else sample
         values = batch.values.double()
         total += values.sum(0)
         squares += float(values.square().sum())
@@ -78,4 +81,4 @@ def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 6
         raise ValueError(
             "the store's rows do not vary, so nothing can be learned from them: look at the site and the data."
         )
-    return Normaliser(mean.float(), (store.d_in / variance) ** 0.5 if how == "scale" else 1.0)
+    return Normaliser(mean.float(), (store.d_in / variance) ** 0.5 if how == "scale" else 1.0, sample)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from interp.durability import TEMPORARY, AppendedFile, write_bytes, write_json
+from interp.stores.stream_extent import Streamed
 from interp.types import JSON
 from saes import checkpoints
 from saes.base import SAE
@@ -77,7 +78,8 @@ def described(trainer: "Trainer") -> tuple[JSON, JSON, JSON]:
     """What was asked of a run, which data it reads, and what of the machine moves bits."""
     asked = {"config": vars(trainer.config), "jobs": [job.to_json() for job in trainer.jobs]}
     store = trainer.store
-    data = {"site": str(store.site), "fingerprint": store.fingerprint, "rows": len(store), "d_in": store.d_in}
+    rows = None if isinstance(store, Streamed) else len(store)
+    data = {"site": str(store.site), "fingerprint": store.fingerprint, "rows": rows, "d_in": store.d_in}
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": str(trainer.device)}
     plain = json.loads(json.dumps([asked, data | {"provenance": store.provenance}, machine]))
     return plain[0], plain[1], plain[2]

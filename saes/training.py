@@ -1,8 +1,9 @@
 """The one training loop: several SAEs on one stream of activations, exact across kills."""
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from interp.progress import Progress
 from interp.types import Activations, ActivationStore
-from saes import normalising
+from saes import checkpoints, forecasts, normalising
 from saes.base import SAE
 from saes.engine import optimizing
 from saes.penalties.base import Step
@@ -55,7 +56,9 @@ class Trainer:
         self.observers = observers
         self.jobs, self.config, self.store, self.progress = list(jobs), config, store, progress
         _check(self.jobs, store)
-        self.normaliser = normalising.estimate(store, config.normalise, seed=config.seed)
+        goes_on = run is not None and resume and not overwrite and checkpoints.latest(Path(run)) is not None
+        if not goes_on:  # Else the checkpoint holds it, and a stream would run its model in vain.
+            self.normaliser = normalising.estimate(store, config.normalise, seed=config.seed)
         self.device = torch.device(config.device)
         for job in self.jobs:
             job.sae.to(self.device, torch.float32).train()
@@ -66,6 +69,7 @@ class Trainer:
         if run is not None:
             self.run_folder = Run.open(Path(run), self, resume=resume, overwrite=overwrite, exact=exact)
         if self.steps == 0:  # Nothing was resumed: only now, so that a refused folder leaves the SAEs as they were.
+            forecasts.warn(self.jobs, config, store, self.normaliser)
             for job in self.jobs:
                 self.normaliser.enter(job.sae)
 
@@ -88,9 +92,11 @@ class Trainer:
 
     def _train(self) -> None:
         folder, config = self.run_folder, self.config
-        with Progress("training", total=config.steps, unit="step", shown=self.progress) as bar:
+        bar = Progress("training", total=config.steps, unit="step", shown=self.progress)
+        # Closed also on an error, whose traceback would keep a stream's thread at work.
+        with bar, contextlib.closing(self._batches()) as batches:
             bar.update(self.steps)
-            for batch in self._batches():
+            for batch in batches:
                 log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps
                 metrics = self.step(batch, log=log)
                 bar.update(1)
@@ -102,7 +108,7 @@ class Trainer:
                     if due and self.steps < config.steps:
                         folder.checkpoint(self)
 
-    def _batches(self) -> Iterator[Activations]:
+    def _batches(self) -> Generator[Activations, None, None]:
         stream = self.store.batches(self.config.batch_size, seed=self.config.seed, start_step=self.steps)
         for _ in range(self.steps, self.config.steps):
             yield next(stream)
@@ -163,14 +169,7 @@ class Trainer:
 
     @torch.no_grad()
     def _metrics(
-        self,
-        job: Job,
-        state: TrainState,
-        step: Step,
-        terms: dict[str, Tensor],
-        loss: Tensor,
-        norm: Tensor,
-        lr: float,
+        self, job: Job, state: TrainState, step: Step, terms: dict[str, Tensor], loss: Tensor, norm: Tensor, lr: float
     ) -> Metrics:
         deviation = (step.target - step.target.mean(0)).square().sum()
         return Metrics(
