@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY = ".partial"
+_PREVIOUS = ".previous"
 
 
 class _DurableFile(io.RawIOBase):
-    """A write-only file that hashes what passes through it."""
+    """A write-only file that goes on after short writes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._hash = hashlib.sha256()
         self._position = 0
 
     def writable(self) -> bool:
@@ -34,16 +34,11 @@ class _DurableFile(io.RawIOBase):
         done = 0
         while done < len(view):
             done += os.write(self._descriptor, view[done:])
-        self._hash.update(view)
         self._position += len(view)
         return len(view)
 
     def tell(self) -> int:
         return self._position
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
 
     def sync(self) -> None:
         os.fsync(self._descriptor)
@@ -94,10 +89,9 @@ def writing(path: Path | str) -> Iterator[BinaryIO]:
             file.sync()
             file.close()
             os.replace(temporary, path)
-        except BaseException:
+        finally:
             file.close()
             temporary.unlink(missing_ok=True)
-            raise
     with explained(path, renamed=True):
         sync_folder(path.parent)
 
@@ -116,7 +110,7 @@ def write_json(path: Path | str, value: Any) -> str:
 
 @contextlib.contextmanager
 def writing_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder that takes the name `path` only when the block ends without an error.
+    """Yield a temporary folder that takes the name `path`, and the place of a folder there, when the block ends.
 
     Files inside are to be written by this module too, so that they are on the disk before the rename.
 
@@ -125,18 +119,59 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(path.name + TEMPORARY)
-    with explained(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+    try:
+        with explained(path):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
             yield temporary
             sync_folder(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        replace_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give a finished folder the name `path`; one that is there is set aside, and removed when all is done.
+
+    Raises:
+        OSError: If the disk refuses; what was at `path` is there still, unless the message says otherwise.
+    """
+    previous = path.with_name(path.name + _PREVIOUS)
+    with explained(path):
+        try:
+            if path.exists():
+                shutil.rmtree(previous, ignore_errors=True)
+                os.replace(path, previous)
+            os.replace(new, path)
+        finally:
+            restore_folder(path)
     with explained(path, renamed=True):
         sync_folder(path.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Give a folder its name back where a kill fell between the two renames of `replace_folder`."""
+    previous = path.with_name(path.name + _PREVIOUS)
+    if previous.exists() and not path.exists():
+        previous.replace(path)
+
+
+def take_file(source: Path, path: Path) -> None:
+    """Give a finished file a second name, whose older file is lost: a hard link, or a copy where links are refused.
+
+    Files here are replaced, never changed, so two names of one content cannot drift apart.
+
+    Raises:
+        OSError: If the disk refuses; then the file is whole or not there.
+    """
+    with explained(path):
+        path.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), path)
+    except OSError:  # Another file system, or one without links; a disk that fails refuses the copy as well.
+        with source.open("rb") as content, writing(path) as file:
+            shutil.copyfileobj(content, file, 2**20)
 
 
 def make_folder(path: Path) -> None:

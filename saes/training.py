@@ -55,7 +55,7 @@ class Trainer:
     ) -> None:
         self.observers = observers
         self.jobs, self.config, self.store, self.progress = list(jobs), config, store, progress
-        _check(self.jobs, store)
+        _check(self.jobs, store, config)
         goes_on = run is not None and resume and not overwrite and checkpoints.latest(Path(run)) is not None
         if not goes_on:  # Else the checkpoint holds it, and a stream would run its model in vain.
             self.normaliser = normalising.estimate(store, config.normalise, seed=config.seed)
@@ -223,7 +223,7 @@ def train(
     return Trainer(made, config or TrainConfig(tokens=len(store)), store, **run).run()  # type: ignore[arg-type]
 
 
-def _check(jobs: Sequence[Job], store: ActivationStore) -> None:
+def _check(jobs: Sequence[Job], store: ActivationStore, config: TrainConfig) -> None:
     names = [job.name for job in jobs]
     if not jobs or len(set(names)) < len(names):
         raise ValueError(
@@ -235,6 +235,11 @@ def _check(jobs: Sequence[Job], store: ActivationStore) -> None:
                 f"job {job.name!r} takes activations of width {job.sae.d_in}, but {store.site} has {store.d_in}: "
                 f"build it with d_in={store.d_in}."
             )
+    if hasattr(store, "target_site") and config.normalise != "none":
+        raise ValueError(
+            f"normalise is {config.normalise!r}, but {store.target_site}, the target of this store, keeps its units, "
+            "and one factor cannot be folded into both: give TrainConfig(normalise='none')."
+        )
 
 
 def _copy(sae: SAE) -> SAE:

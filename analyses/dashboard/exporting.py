@@ -3,15 +3,13 @@
 import html
 import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from analyses.dashboard.packing import PackedBundle, script
 from analyses.dictionary.bundle import FeatureDictionary
-from interp.durability import move_folder, sync_folder, write_bytes, write_json, writing_folder
+from interp.durability import restore_folder, sync_folder, write_bytes, write_json, writing_folder
 
 MARK = "page.json"
 KIND = "unweave page"
@@ -38,12 +36,10 @@ def export_page(
     """
     paths = _named(bundles)
     out = Path(out).resolve()
-    previous = out.with_name(out.name + ".previous")
-    if previous.exists() and not out.exists():
-        previous.replace(out)  # A kill between two renames left the page there.
+    restore_folder(out)
     _check_replaceable(out, paths)
     heading = title if title is not None else ", ".join(paths)
-    with _replacing(out, previous) as folder:
+    with writing_folder(out) as folder:
         _write_reader(folder, heading)
         sizes = {}
         for name, path in paths.items():
@@ -96,23 +92,6 @@ def _is_page(folder: Path) -> bool:
         return False  # Whatever is there, it is not a mark of ours.
 
 
-@contextmanager
-def _replacing(out: Path, previous: Path) -> Iterator[Path]:
-    """A folder that takes the place of `out` when the block ends; before that, and after a failure, `out` stays."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with writing_folder(out) as folder:
-            yield folder
-            if out.exists():
-                shutil.rmtree(previous, ignore_errors=True)
-                move_folder(out, previous)
-    except BaseException:
-        if previous.exists() and not out.exists():
-            previous.replace(out)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
-
-
 def _write_reader(folder: Path, title: str) -> None:
     """The page itself; the same for every bundle but for its title."""
     static = files("analyses.dashboard") / "static"
@@ -128,4 +107,6 @@ def _write_bundle(packed: PackedBundle, folder: Path) -> None:
     write_bytes(folder / "table.js", packed.table())
     for number, chunk in enumerate(packed.chunks()):
         write_bytes(folder / f"chunk-{number:04d}.js", chunk)
+    for sheet in packed.bundle.sheets.files:
+        write_bytes(folder / sheet.name, sheet.read_bytes())
     sync_folder(folder)

@@ -77,6 +77,9 @@ class PackedBundle:
             "unit": "patch" if geometry["kind"] == "grid" else "token",
             "grid": geometry["grid"],
             "prefix": geometry["prefix"],
+            "input": geometry["input_size"],
+            "stride": geometry["stride"],
+            "start": geometry.get("start", []),
             "edges": plain(self.bundle.edges()),
             "zero": manifest["heat"]["zero"],
             "shares": manifest["quantiles"]["shares"],
@@ -101,8 +104,10 @@ class PackedBundle:
             example["numbers"] = [pieces.setdefault(piece, len(pieces)) for piece in example["tokens"] or ()]
         wide = len(pieces) > 1 << 16
         items = {str(item): json.loads(self.items[item]) for item in shown if item in self.items}
+        boxes = self.bundle.sheets.boxes
+        pictures = {str(item): boxes[item] for item in shown if item in boxes}
         entries = [self._feature(f, rows, "u4" if wide else "u2") for f, rows in zip(features, examples, strict=True)]
-        return {"pieces": list(pieces), "wide": wide, "items": items, "features": entries}
+        return {"pieces": list(pieces), "wide": wide, "items": items, "pictures": pictures, "features": entries}
 
     def _feature(self, feature: int, examples: Sequence[JSON], kind: str) -> JSON:
         counts = np.trim_zeros(self.columns["histogram"][feature]).tolist()

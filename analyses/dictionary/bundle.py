@@ -14,6 +14,7 @@ from analyses.dictionary.building import Build, checkpoint_of, discard_checkpoin
 from analyses.dictionary.encoding import whole_batches
 from analyses.dictionary.histograms import number_of_bins
 from analyses.dictionary.recipes import DEFAULT_MEMORY, SCHEMA, Recipe, firings_within, identity_of
+from analyses.dictionary.sheets import Sheets
 from interp.types import JSON, ActivationStore, Directions
 
 
@@ -137,7 +138,8 @@ class FeatureDictionary:
         return tables.read_rows(self.path / "neighbours.parquet", self._checked(index))
 
     def items(self) -> dict[str, NDArray]:
-        """The items that examples refer to: id, text, labels as JSON."""
+        """The items that examples refer to: id, text, labels as JSON; of images also sheet and box (pixels) of the
+        thumbnail in `items/sheet-NNNN.png`, -1 where there is none."""
         return tables.read_columns(self.path / "items" / "items.parquet")
 
     @functools.cached_property
@@ -145,6 +147,11 @@ class FeatureDictionary:
         """Labels of the items that examples refer to."""
         items = self.items()
         return {int(i): json.loads(text) for i, text in zip(items["id"], items["labels"], strict=True)}
+
+    @functools.cached_property
+    def sheets(self) -> Sheets:
+        """Thumbnails of the items that examples refer to."""
+        return Sheets(self.path / "items", self.items())
 
     def edges(self) -> NDArray[np.float64]:
         """Borders of the histograms' bins."""

@@ -1,6 +1,5 @@
 """The folder of a bundle, written whole or not at all."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from analyses.dictionary.histograms import bin_edges, occupied, quantiles_of
 from analyses.dictionary.manifests import SHARES, manifest_of
 from analyses.dictionary.neighbours import KINDS, all_neighbours, plane_of
 from analyses.dictionary.selecting import BIN_NAMES, Examples
-from interp.durability import move_folder, sync_folder, write_bytes, write_json, writing_folder
+from analyses.dictionary.sheets import write_sheets
+from interp.durability import sync_folder, write_bytes, write_json, writing_folder
 from interp.types import JSON, ActivationStore, Directions
 
 
@@ -50,27 +50,15 @@ class Found:
 
 def write_bundle(found: Found, path: Path) -> None:
     """Write the folder; a bundle already there is replaced at the end, by rename."""
-    old = path.with_name(path.name + ".old")
-    try:
-        with writing_folder(path) as folder:
-            write_features(found, folder / "features.parquet")
-            write_examples(found, folder)
-            write_neighbours(found, folder / "neighbours.parquet")
-            if found.decoder:
-                decoder = {"W_dec": found.directions.W_dec.detach().float().cpu().contiguous()}
-                write_bytes(folder / "tensors.safetensors", save(decoder))
-            manifest = manifest_of(
-                found.directions, found.source, found.identity, found.accumulators, found.windows.zero
-            )
-            write_json(folder / "manifest.json", manifest)
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                move_folder(path, old)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.replace(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with writing_folder(path) as folder:
+        write_features(found, folder / "features.parquet")
+        write_examples(found, folder)
+        write_neighbours(found, folder / "neighbours.parquet")
+        if found.decoder:
+            decoder = {"W_dec": found.directions.W_dec.detach().float().cpu().contiguous()}
+            write_bytes(folder / "tensors.safetensors", save(decoder))
+        manifest = manifest_of(found.directions, found.source, found.identity, found.accumulators, found.windows.zero)
+        write_json(folder / "manifest.json", manifest)
 
 
 def write_features(found: Found, path: Path) -> None:
@@ -108,15 +96,21 @@ def write_examples(found: Found, folder: Path) -> None:
             borders = np.searchsorted(found.examples.feature, [first, first + tables.FEATURES_A_GROUP])
             table = example_table(found, pieces, items, slice(*(int(border) for border in borders)))
             writer.write_table(table, row_group_size=max(len(table), 1))
-    (folder / "items").mkdir()
-    named = [found.source.items[int(item)].labels for item in items]
+    write_items(found, items, folder / "items")
+
+
+def write_items(found: Found, items: NDArray[np.int64], folder: Path) -> None:
+    """What the examples come from: text, labels, and where in which sheet the image is."""
+    folder.mkdir()
+    shown = [found.source.items[int(item)] for item in items]
     columns = {
         "id": items,
         "text": ["".join(pieces_of(found.source, found.pieces, int(item))) for item in items],
-        "labels": [tables.labels_json(labels) for labels in named],
+        "labels": [tables.labels_json(item.labels) for item in shown],
     }
-    tables.write_table(folder / "items" / "items.parquet", tables.ITEMS, columns)
-    sync_folder(folder / "items")
+    columns |= write_sheets([item.image for item in shown], folder)
+    tables.write_table(folder / "items.parquet", tables.ITEMS, columns)
+    sync_folder(folder)
 
 
 def example_table(found: Found, pieces: tables.Pieces, items: NDArray[np.int64], rows: slice) -> Any:

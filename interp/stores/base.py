@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from interp.stores.shuffling import shuffled
 from interp.types import JSON, Activations, Geometry, Item, Site
@@ -18,6 +20,8 @@ class RowStore:
     items: Sequence[Item]
     fingerprint: str
     provenance: JSON
+    # Equal hashes, equal addresses; None where nobody made one.
+    address_hash: str | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -29,6 +33,11 @@ class RowStore:
     def span(self, start: int, stop: int) -> Activations:
         """A contiguous run of rows."""
         return self.rows(torch.arange(start, stop))
+
+    def addresses(self, start: int, stop: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Example and position of a run of at least one row, without its values where those cost more."""
+        rows = self.span(start, stop)
+        return rows.example, rows.position
 
     def example_span(self, index: int) -> tuple[int, int]:
         """First row of an example, and the row after its last."""

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.stores.base import RowStore
 from interp.stores.items import ItemTable
-from interp.stores.manifest import chosen_site, read_manifest, shard_files, site_fingerprint
-from interp.stores.shards import Shard
+from interp.stores.manifest import address_hash, chosen_site, provenance_of, read_manifest, site_fingerprint
+from interp.stores.shards import opened_shards
 from interp.types import Activations, Geometry, Item, Site
 
 
@@ -44,11 +45,12 @@ class DiskStore(RowStore):
         self.site, self.d_in = Site.parse(entry["site"]), int(entry["d_in"])
         self.geometry = Geometry.from_json(entry["geometry"])
         self.fingerprint = site_fingerprint(manifest, entry["folder"])
-        about = {name: manifest[name] for name in ("model", "dataset", "policy", "counts", "dtype")}
-        self.provenance = about | {"site": str(self.site)}
+        self.provenance = provenance_of(manifest) | {"site": str(self.site)}
+        self.address_hash = address_hash(manifest)
         self._n_examples = int(manifest["examples"])
         self._ends = np.cumsum([shard["rows"] for shard in manifest["shards"]])
-        self._shards = _opened(self.path, manifest["shards"], entry["folder"])
+        self._shards = opened_shards(self.path, manifest, [entry["folder"]])
+        self._offsets = [shard.get("example_offset", 0) for shard in manifest["shards"]]
         self._values = f"values/{entry['folder']}"
         self._hashed: set[Path] = set()
         self.items: Sequence[Item] = ItemTable(
@@ -89,6 +91,15 @@ class DiskStore(RowStore):
         ]
         return Activations.concatenate(parts).to(dtype=self.dtype)
 
+    def addresses(self, start: int, stop: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Example and position of a contiguous run of rows; no values are read."""
+        parts = [
+            self._address(shard, slice(*self._inside(shard, start + low, start + high)))
+            for shard, low, high in self._runs(np.arange(start, stop))
+        ]
+        example, position = zip(*parts, strict=True)
+        return torch.cat(example), torch.cat(position)
+
     def example_span(self, index: int) -> tuple[int, int]:
         """First row of an example, and the row after its last."""
         return int(self._starts[index]), int(self._starts[index + 1])
@@ -109,7 +120,7 @@ class DiskStore(RowStore):
         """First row of each example, and the end: one integer an example."""
         counts = np.zeros(self._n_examples, dtype=np.int64)
         for number in range(len(self._shards)):
-            example = self._read(number, "address")["example"].numpy()
+            example = self._read(number, "address")["example"].numpy() + self._offsets[number]
             low, high = int(example[0]), int(example[-1]) + 1
             counts[low:high] += np.bincount(example - low, minlength=high - low)
         return np.concatenate([[0], np.cumsum(counts)])
@@ -130,15 +141,14 @@ class DiskStore(RowStore):
         return self._cut(shard, ascending + first)
 
     def _cut(self, shard: int, rows: Tensor | slice) -> Activations:
-        values, address = self._read(shard, self._values), self._read(shard, "address")
+        values = self._read(shard, self._values)
+        grads = _cut(values["grads"], rows) if "grads" in values else None
+        return Activations(_cut(values["values"], rows), *self._address(shard, rows), grads)
 
-        def cut(part: Tensor) -> Tensor:
-            return part[rows].clone() if isinstance(rows, slice) else part.index_select(0, rows)
-
-        example, position = cut(address["example"]).long(), cut(address["position"]).long()
-        return Activations(
-            cut(values["values"]), example, position, cut(values["grads"]) if "grads" in values else None
-        )
+    def _address(self, shard: int, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        address = self._read(shard, "address")
+        # A shard that was appended counts its examples from where those before it end.
+        return _cut(address["example"], rows).long() + self._offsets[shard], _cut(address["position"], rows).long()
 
     def _read(self, number: int, name: str) -> dict[str, Tensor]:
         shard = self._shards[number][name]
@@ -148,11 +158,9 @@ class DiskStore(RowStore):
         return shard.read()
 
 
-def _opened(path: Path, shards: Sequence[dict], folder: str) -> list[dict[str, Shard]]:
-    return [
-        {name: Shard(path / file, shard["files"][name]) for name, file in shard_files(number, [folder]).items()}
-        for number, shard in enumerate(shards)
-    ]
+def _cut(part: Tensor, rows: Tensor | slice) -> Tensor:
+    """A copy of some rows."""
+    return part[rows].clone() if isinstance(rows, slice) else part.index_select(0, rows)
 
 
 def open_stores(path: Path | str, *, dtype: torch.dtype = torch.float32, check: bool = True) -> dict[Site, DiskStore]:

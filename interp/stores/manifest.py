@@ -84,6 +84,21 @@ def chosen_site(manifest: JSON, site: Site | str | None, path: Path) -> JSON:
     return manifest["sites"][names.index(str(Site.parse(site)))]
 
 
+def provenance_of(manifest: JSON) -> JSON:
+    """Where the rows come from and what was left out; `parts` where harvests were appended to each other."""
+    names = ("model", "dataset", "policy", "counts", "dtype", "parts")
+    return {name: manifest[name] for name in names if name in manifest}
+
+
+def address_hash(manifest: JSON) -> str:
+    """Hash of the addresses as they lie on the disk, the same for all sites."""
+    shards = [
+        (shard["rows"], shard.get("example_offset", 0), shard["files"]["address"]["sha256"])
+        for shard in manifest["shards"]
+    ]
+    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+
+
 def site_fingerprint(manifest: JSON, folder: str) -> str:
     """Hash of everything the manifest says of one site's rows."""
     shared = {name: value for name, value in manifest.items() if name not in ("sites", "shards")}

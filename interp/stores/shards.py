@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.durability import write_bytes
+from interp.stores.manifest import shard_files
 from interp.types import JSON
 
 DTYPES = {
@@ -79,6 +80,18 @@ class Shard:
                 f"{self.path} has sha256 {found[:12]}..., but the manifest says {self._record['sha256'][:12]}...: "
                 "its content was changed; copy it again, or harvest again."
             )
+
+
+def opened_shards(path: Path, manifest: JSON, folders: Sequence[str]) -> list[dict[str, Shard]]:
+    """The files of each shard of a harvested folder, by name: addresses, items, and the values of some sites.
+
+    Raises:
+        ValueError: If one is not there or not what was written.
+    """
+    return [
+        {name: Shard(path / file, shard["files"][name]) for name, file in shard_files(number, list(folders)).items()}
+        for number, shard in enumerate(manifest["shards"])
+    ]
 
 
 def _parts(path: Path, size: int) -> dict[str, tuple[torch.dtype, list[int], int, int]]:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from interp.durability import AppendedFile, move_folder, write_bytes, write_json, writing, writing_folder
+from interp.durability import (
+    AppendedFile,
+    move_folder,
+    replace_folder,
+    restore_folder,
+    take_file,
+    write_bytes,
+    write_json,
+    writing,
+    writing_folder,
+)
 
 CALLS = ("write", "fsync", "replace")
 
@@ -73,6 +83,84 @@ def test_folders_appear_whole_or_not_at_all(tmp_path: Path, failing_disk: Any) -
         assert not disk.failed
         assert {f.name for f in (tmp_path / call).iterdir()} == {"a", "b"}
         assert not (tmp_path / f"{call}.partial").exists()
+
+
+def _folder(path: Path, content: bytes) -> Path:
+    path.mkdir()
+    write_bytes(path / "a", content)
+    return path
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path: Path, failing_disk: Any, call: str) -> None:
+    path = _folder(tmp_path / "x", b"old")
+    for index in range(10):
+        with failing_disk(call, index, errno.EIO) as disk:
+            try:
+                with writing_folder(path) as folder:
+                    write_bytes(folder / "a", b"new")
+            except OSError as error:
+                in_place = f"{path}: " in str(error) and "in place" in str(error)
+                assert (path / "a").read_bytes() == (b"new" if in_place else b"old")
+        if not disk.failed:
+            break
+        write_bytes(path / "a", b"old")
+    assert not disk.failed and index > 0
+    assert (path / "a").read_bytes() == b"new"
+    assert [f.name for f in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_error_of_the_caller_leaves_the_folder(tmp_path: Path) -> None:
+    path = _folder(tmp_path / "x", b"old")
+    with pytest.raises(KeyError), writing_folder(path) as folder:
+        write_bytes(folder / "a", b"new")
+        raise KeyError
+    assert (path / "a").read_bytes() == b"old"
+    assert [f.name for f in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_kill_between_the_renames_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KilledError(BaseException):
+        pass
+
+    path, new, real = _folder(tmp_path / "x", b"old"), _folder(tmp_path / "y", b"new"), os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target == path:
+            raise KilledError
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr("interp.durability.os.replace", replace)
+        patch.setattr("interp.durability.restore_folder", lambda _: None)  # a killed process cleans nothing up
+        replace_folder(new, path)
+    assert not path.exists()
+    restore_folder(path)
+    assert (path / "a").read_bytes() == b"old"
+    restore_folder(path)
+    replace_folder(new, path)
+    assert (path / "a").read_bytes() == b"new"
+    assert [f.name for f in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_taken_by_link_or_by_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_disk: Any, links: bool
+) -> None:
+    write_bytes(tmp_path / "a", b"content")
+    write_bytes(tmp_path / "b", b"left by an earlier try")
+    if not links:
+
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr("interp.durability.os.link", refuse)
+        with failing_disk("write", 0), pytest.raises(OSError, match=r"could not write .*/b: No space left"):
+            take_file(tmp_path / "a", tmp_path / "b")
+    take_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"content"
+    assert (tmp_path / "a").stat().st_nlink == (2 if links else 1)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_moved_folder_keeps_its_name_where_the_disk_refuses(tmp_path: Path, failing_disk: Any) -> None:

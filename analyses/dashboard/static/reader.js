@@ -1,7 +1,7 @@
 // The reader of a page made by `export_page`: classic script, no network, no innerHTML (a dataset's text is data).
 "use strict";
 var unweave = (function () {
-  const CHUNK = 64, ROW = 28, KEPT_CHUNKS = 32;
+  const CHUNK = 64, ROW = 28, KEPT_CHUNKS = 32, PICTURE = 128;
   const COLUMNS = [["feature", "feature"], ["label", "label"], ["density", "density"], ["max", "max"], ["mean", "mean"], ["label_score", "score"]];
   const NEAR = { decoder: ["Decoder", "cosine"], encoder: ["Encoder", "cosine"], cofire: ["Co-firing", "Jaccard"] };
   const TABS = [["top", "Top"], ["quantile", "Quantiles"], ["random", "Random"]];
@@ -297,6 +297,7 @@ var unweave = (function () {
         if (kind === "quantile" && (!r || list[r - 1].quantile !== e.quantile)) rows.push(el("h3", { class: "bin" }, "Quantile bin " + (e.quantile + 1) + " of " + bundle.bins + " ", el("small", {}, e.quantile + 1 === bundle.bins ? "strongest firings" : e.quantile ? "" : "weakest firings")));
         rows.push(example(bundle, chunk, found, e));
       });
+      panel.classList.toggle("tiles", rows.some((row) => row.classList.contains("tile")));
       panel.replaceChildren(...rows);
     }
     api.choose = (n) => { if (kinds[n]) choose(kinds[n][0]); };
@@ -308,9 +309,10 @@ var unweave = (function () {
   function example(bundle, chunk, found, e) {
     const labels = Object.entries(chunk.items[e.item] || {}).map(([key, value]) => el("span", { class: "chip" }, key + ": " + value));
     const heat = unpack(e.window, Uint8Array), tokens = unpack(e.tokens, chunk.wide ? Uint32Array : Uint16Array), mark = e.position - e.start, grid = bundle.grid.length === 2;
-    const meta = el("div", { class: "meta" }, el("b", {}, number(e.activation)), ...labels, el("span", {}, "item " + e.item + " · position " + e.position));
-    const box = el(grid ? "div" : "p", { class: grid ? "grid" : "window" });
-    if (grid) box.style.gridTemplateColumns = "repeat(" + bundle.grid[1] + ", max-content)";
+    const where = !grid ? "position " + e.position : e.position < bundle.prefix ? "prefix token " + e.position : "patch " + Math.floor((e.position - bundle.prefix) / bundle.grid[1]) + ", " + ((e.position - bundle.prefix) % bundle.grid[1]);
+    const meta = el("div", { class: "meta" }, el("b", {}, number(e.activation)), ...labels, el("span", {}, "item " + e.item + " · " + where));
+    const box = el(grid ? "div" : "p", { class: grid ? "grid" : "window" }), picture = grid && chunk.pictures[e.item];
+    if (grid) box.style.gridTemplateColumns = "repeat(" + bundle.grid[1] + ", " + (picture ? "1fr" : "max-content") + ")";
     else if (e.start > 0) box.append(el("span", { class: "ws", "data-mark": "… " }));
     for (let k = grid ? bundle.prefix : 0; k < heat.length; k++) {
       const value = heat[k] - bundle.zero, share = Math.abs(value) / (bundle.zero ? 127 : 255);
@@ -320,7 +322,24 @@ var unweave = (function () {
       token.dataset.tip = (k === mark ? number(e.activation) : number(value * found.scale)) + " at position " + (e.start + k) + (text ? "   " + JSON.stringify(text) : "");
       box.append(token, spell(token, text));
     }
-    return el("div", { class: "example" }, meta, box);
+    if (!picture) return el("div", { class: "example" }, meta, box);
+    const caption = Object.entries(chunk.items[e.item] || {}).map(([key, value]) => { const chip = el("span", { class: "chip" }, value); chip.dataset.tip = key + ": " + value; return chip; });
+    meta.replaceChildren(el("b", {}, number(e.activation)), el("span", {}, where), ...caption, el("span", {}, "item " + e.item));
+    return el("div", { class: "example tile" }, overlay(bundle, picture, box), meta);
+  }
+
+  // A thumbnail cut from its sheet, and the patches over it, each where it lies in the model's input.
+  function overlay(bundle, [sheet, left, top, width, height], grid) {
+    const scale = Math.max(1, Math.round(PICTURE / width)), [rows, columns] = bundle.grid;
+    const image = el("img", { src: "data/" + bundle.name + "/sheet-" + String(sheet).padStart(4, "0") + ".png", alt: "", loading: "lazy" });
+    Object.assign(image.style, { width: width + "px", height: height + "px", objectPosition: -left + "px " + -top + "px", transform: "scale(" + scale + ")", imageRendering: scale > 1 ? "pixelated" : "auto" });
+    const known = bundle.input.length && bundle.stride.length, shown = [height * scale, width * scale];
+    const length = (axis, cells) => (known ? (cells * bundle.stride[axis] * shown[axis]) / bundle.input[axis] : shown[axis]) + "px";
+    const begin = (axis) => (known && bundle.start.length ? (bundle.start[axis] * shown[axis]) / bundle.input[axis] : 0) + "px";
+    Object.assign(grid.style, { top: begin(0), left: begin(1), height: length(0, rows), width: length(1, columns) });
+    const box = el("div", { class: "picture" }, image, grid);
+    Object.assign(box.style, { width: width * scale + "px", height: height * scale + "px" });
+    return box;
   }
 
   // White space and what cannot be seen get a quiet mark; the text itself stays in the page, so that copying is true.

@@ -118,3 +118,21 @@ def grid_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundles") / "grid"
     FeatureDictionary.build(Concepts(12), store, path, progress=False)
     return path
+
+
+def picture(i):
+    """Five by six pixels of a grey of its own."""
+    return torch.full((5, 6, 3), 60 * i, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def pictures_path(tmp_path_factory):
+    """Five images of 2 x 3 patches, of which the last has no thumbnail; the patches leave out the lowest row."""
+    directions = Concepts(12)
+    strengths = 1 + torch.rand(5 * 6, 1, generator=torch.Generator().manual_seed(3))
+    rows = Activations(strengths * directions.weights[0], torch.arange(30) // 6, torch.arange(30) % 6)
+    geometry = Geometry("grid", (2, 3), stride=(2, 2), patch=(2, 2), input_size=(5, 6))
+    items = [Item(labels={"class": f"c{i}"}, image=None if i == 4 else picture(i)) for i in range(5)]
+    path = tmp_path_factory.mktemp("bundles") / "pictures"
+    FeatureDictionary.build(directions, MemoryStore(rows, geometry=geometry, items=items), path, progress=False)
+    return path

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from analyses.dashboard.exporting import export_page
 from analyses.dashboard.packing import PackedBundle, packed, script
@@ -27,13 +28,15 @@ BIG = 131_072
 
 
 @pytest.fixture(scope="module")
-def page(bundle_path, signed_path, grid_path, tmp_path_factory):
-    """A page of three dictionaries and a fourth that is only a table, of 131,072 features, whose chunks are missing."""
+def page(bundle_path, signed_path, grid_path, pictures_path, tmp_path_factory):
+    """A page of four dictionaries and a fifth that is only a table, of 131,072 features, whose chunks are missing."""
     index = export_page(
-        [bundle_path, signed_path, grid_path], tmp_path_factory.mktemp("page") / "page", title="<b>Test</b>"
+        [bundle_path, signed_path, grid_path, pictures_path],
+        tmp_path_factory.mktemp("page") / "page",
+        title="<b>Test</b>",
     )
     data = index.parent / "data"
-    names = [{"name": name} for name in ("planted", "signed", "grid", "big")]
+    names = [{"name": name} for name in ("planted", "signed", "grid", "pictures", "big")]
     (data / "page.js").write_bytes(script("unweave.receive", None, "page", {"bundles": names}))
     (data / "big").mkdir()
     random = np.random.default_rng(0)
@@ -196,6 +199,25 @@ def test_patches_are_shown_as_the_grid_without_the_prefix(reader, grid_path):
         assert columns == 3
         assert shares == [f"{100 * step / 255:.1f}%" if step else "" for step in example["window"][1:]]
     assert "42 patches" in reader.texts("#about")[0]
+
+
+def test_images_lie_under_their_patches(reader, pictures_path):
+    reader.open("#pictures/0")
+    examples = [e for e in FeatureDictionary(pictures_path).feature(0) if e["bin"] == "top"]
+    shown = reader.js(
+        "const size = (node) => { const box = node.getBoundingClientRect(); return [box.width, box.height]; };"
+        "return [...document.querySelectorAll('.example')].map((e) => {"
+        " const i = e.querySelector('img'), g = e.querySelector('.grid'), n = g.querySelectorAll('.tok').length;"
+        " return i && [i.naturalWidth, i.style.objectPosition, size(i), size(g), n]; })"
+    )
+    assert {e["item"] for e in examples} == set(range(5))
+    for found, example in zip(shown, examples, strict=True):
+        if example["item"] == 4:
+            assert found is None
+        else:  # 6 x 5 pixels, shown 21 times larger; the patches cover 4 of the 5 rows
+            assert found == [24, f"{-6 * example['item']}px 0px", [126, 105], [126, 84], 6]
+    sheet = np.asarray(Image.open(pictures_path / "items" / "sheet-0000.png"))
+    assert [int(sheet[0, 6 * i, 0]) for i in range(4)] == [0, 60, 120, 180]
 
 
 def test_filters_combine(reader, bundle_path):
