@@ -11,6 +11,9 @@ _HOMES = {
     "Item": "interp.types",
     "Latents": "interp.types",
     "Site": "interp.types",
+    "Capture": "interp.captured",
+    "Preprocessing": "interp.preprocessing",
+    "TorchModel": "interp.models.torch_module",
     "MemoryStore": "interp.stores.memory",
     "DiskStore": "interp.stores.disk",
     "open_stores": "interp.stores.disk",
@@ -26,6 +29,7 @@ _HOMES = {
     "spliced": "interp.splicing",
     "harvest": "interp.harvesting",
     "load_model": "interp.loading",
+    "measure": "interp.measuring",
 }
 __all__ = list(_HOMES)
 

@@ -115,7 +115,8 @@ def channels_last(values: Tensor, geometry: Geometry, site: Site | str) -> Float
         )
     raise ValueError(
         f"{site} holds a tensor of shape {shape}, but its declared grid is {geometry.grid}: "
-        "declare geometry=Geometry('grid', grid=...) for this site, or read the tensor from `values`."
+        "declare geometry=Geometry('grid', grid=...) for this site, give an edit of inputs of another size inputs=, or "
+        "read the tensor from `values`."
     )
 
 

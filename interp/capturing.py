@@ -20,7 +20,7 @@ __all__ = ["Capture", "capture", "edited"]
 def capture(
     model: Model,
     inputs: Inputs,
-    sites: Sequence[str | Site],
+    sites: str | Site | Sequence[str | Site],
     *,
     score: Callable[[Any], Tensor] | None = None,
 ) -> Capture:
@@ -32,13 +32,13 @@ def capture(
     Args:
         model: The model.
         inputs: One batch.
-        sites: Names, aliases or sites.
+        sites: One name, alias or site, or several.
         score: Of what the model's forward returned; summed, and differentiated at every site.
 
     Raises:
         ValueError: If a site is unknown or never reached, or no gradient can be taken.
     """
-    names = {str(site): model.site(site) for site in sites}
+    names = {str(site): model.site(site) for site in ([sites] if isinstance(sites, str | Site) else sites)}
     if not names:
         raise ValueError("sites is empty, but a capture needs at least one: model.sites() lists them.")
     wanted = tuple(dict.fromkeys(names.values()))
@@ -207,7 +207,8 @@ def _detached(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.detach()
     if isinstance(output, dict):  # keeps the class: a Hugging Face output is a dict too
-        return type(output)(**{key: _detached(value) for key, value in output.items()})
+        named = {key: _detached(value) for key, value in output.items()}
+        return named if type(output) is dict else type(output)(**named)
     if isinstance(output, tuple | list):
         parts = [_detached(part) for part in output]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

@@ -1,5 +1,6 @@
 """What a store holds, and what will go wrong with it, before training."""
 
+import contextlib
 from dataclasses import asdict, dataclass
 
 import torch
@@ -98,6 +99,8 @@ def diagnose(
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}, but at least one row is read: give a positive number.")
     left = len(store) if rows is None else rows
+    with contextlib.suppress(ValueError):  # a stream knows its length only once it was read
+        left = min(left, len(store))
     sums = Sums(store.d_in, left)
     with Progress("diagnosing", total=left, unit="row", shown=progress) as bar, torch.no_grad():
         for batch in store.batches(batch_size, seed=None if rows is None else 0, epochs=1):

@@ -56,11 +56,12 @@ def _nonfinite(s: Measurements, geometry: Geometry) -> Finding:
 
 def _mean(s: Measurements, geometry: Geometry) -> Finding:
     squares = s.mean.square()
-    ratio = float(squares.sum().sqrt()) / s.spread if s.spread else float("inf")
+    size = float(squares.sum().sqrt())
+    ratio = size / s.spread if s.spread else float("inf") if size else 0.0
     top = squares.argsort(descending=True)[:3]
     share = float(squares[top].sum() / squares.sum().clamp_min(1e-300))
     advice = "nothing to do for an SAE, whose b_dec starts at the mean; a PCA or a probe should take it off"
-    if ratio > 30:
+    if 30 < ratio < float("inf"):
         advice += f". bfloat16 rounds by some {2**-9 * ratio / 3**0.5:.1%} of the spread: harvest with dtype='float32'"
     says = f"the mean is {ratio:.2g} times as long as a row is far from it"
     says += f"; dimensions {listed(top)} hold {share:.0%} of it" if ratio > 1 else ""

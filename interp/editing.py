@@ -84,7 +84,7 @@ def patch(
 
 def add(
     direction: Float[Tensor, "*shape"] | tuple[Directions, int],
-    strength: float | Float[Tensor, " b"] = 1.0,
+    strength: float | Float[Tensor, ""] | Float[Tensor, " b"] = 1.0,
     *,
     positions: Positions | None = None,
     heads: Heads | None = None,
@@ -104,7 +104,7 @@ def add(
         directions, feature = direction
         _need_feature(directions, feature)
         direction = directions.W_dec[feature].detach()
-    scale = strength.to(direction)[:, None] if isinstance(strength, Tensor) else strength
+    scale = strength.to(direction)[..., None] if isinstance(strength, Tensor) else strength
     step = scale * direction
     return Edit(lambda rows: rows.values + rows.spread("direction", step), positions, heads)
 
@@ -184,7 +184,7 @@ def _need_feature(directions: Directions, *features: int) -> None:
 def _orthonormal(directions: Float[Tensor, "*b k d"]) -> Float[Tensor, "*b r d"]:
     """An orthonormal basis of each span; rows of zeros stand where directions depend on each other."""
     _, sizes, basis = torch.linalg.svd(directions.double(), full_matrices=False)
-    if not (sizes.amax(dim=-1) > 0).all():
+    if not (sizes > 0).any(dim=-1).all():
         raise ValueError("directions are all zero, so there is nothing to project out: give one that is not.")
     smallest = sizes.amax(dim=-1, keepdim=True) * max(directions.shape[-2:]) * torch.finfo(directions.dtype).eps
     return basis * (sizes > smallest)[..., None]

@@ -124,8 +124,8 @@ def _chosen(positions: Positions | None, shape: tuple[int, int, int], place: str
                 f"positions, prefix tokens counted: give [{p}] or [{b}, {p}]."
             )
         return given.expand(b, p)
-    asked = [int(position) for position in given.reshape(-1)]
-    if any(not -p <= position < p for position in asked):
+    asked = given.reshape(-1).tolist()
+    if any(not isinstance(position, int) or not -p <= position < p for position in asked):
         raise ValueError(
             f"positions is {asked}, but {place} holds {p} positions, prefix tokens counted: "
             f"choose from 0..{p - 1}, or -{p}..-1 from the end."

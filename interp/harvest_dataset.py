@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.pictures import with_bytes
+from interp.pictures import hashable, with_bytes
 
 _ID_COLUMNS = ("input_ids", "tokens")
 
@@ -93,7 +93,7 @@ class Source:
         return (self._raw(row, start + i) for i, row in enumerate(rows))
 
     def _raw(self, row: Any, number: int) -> Raw:
-        if self._image is not None and (not isinstance(row, Mapping) or {*row} == {"bytes", "path"}):
+        if self._image is not None and (not isinstance(row, Mapping) or {*row} <= {"bytes", "path"}):
             return Raw(with_bytes(row), {})
         if not isinstance(row, Mapping):
             if not isinstance(row, str) and not self._whole:
@@ -145,6 +145,8 @@ def chained(chain: str, raws: Iterable[Raw]) -> str:
 
 def _feed(digest: Any, content: Any) -> None:
     """Type, shape and bytes of a value, so that no two values feed the same."""
+    if hasattr(content, "getpalette"):  # a Pillow image
+        content = hashable(content)
     if isinstance(content, Mapping):
         content = [part for key in sorted(content) for part in (key, content[key])]
     if isinstance(content, list | tuple):
@@ -154,7 +156,7 @@ def _feed(digest: Any, content: Any) -> None:
         return
     if isinstance(content, Tensor):
         content = content.detach().cpu().numpy()
-    if hasattr(content, "tobytes"):  # arrays and Pillow images
+    if hasattr(content, "tobytes"):
         array = np.ascontiguousarray(content)
         content = f"{array.dtype} {array.shape}", array.tobytes()
     elif isinstance(content, str | int | float | bool | None):

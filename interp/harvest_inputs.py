@@ -105,11 +105,20 @@ class Others:
 def inputs_of(
     model: Model, policy: Policy, collate: Callable[[list[Any]], Inputs] | None, positions: int
 ) -> Texts | Pictures | Others:
-    """The reader of items that fits."""
+    """The reader of items that fits.
+
+    Raises:
+        ValueError: If there is none.
+    """
     if collate is not None:
         return Others(collate, positions)
     if policy.images is not None:
         return Pictures(model, positions, policy.images["thumbnails"])
+    if not hasattr(model, "tokenize"):
+        raise ValueError(
+            f"{model.name} takes no text: give collate=, which makes Inputs from a list of items (model.collate, where "
+            "it has one)."
+        )
     return Texts(model, policy.max_length)
 
 

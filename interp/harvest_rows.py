@@ -38,6 +38,9 @@ class RowReader:
         loss: What is differentiated, if anything.
         collate: Makes the inputs from items that are neither texts nor pictures.
         on_error: Whether a picture that cannot be read ends the harvest.
+
+    Raises:
+        ValueError: If `on_error` is neither.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class RowReader:
         collate: Callable[[list], Inputs] | None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}, but a picture that cannot be read is 'raise' or 'skip'.")
         self._model: Any = model
         self._sites, self._policy, self._loss, self._on_error = sites, policy, loss, on_error
         self._dtype = VALUE_DTYPES[policy.dtype]

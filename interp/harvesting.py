@@ -131,12 +131,8 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
     )
     policy.check(tuple(getattr(model, "special_ids", {})))
     checked_loss(loss, model)
-    if not places or (collate is None and not hasattr(model, "collate")):
-        raise ValueError(
-            "sites is empty: name at least one of model.sites()."
-            if not places
-            else f"{model.name} takes no text: give collate=, which makes Inputs from a list of items."
-        )
+    if not places:
+        raise ValueError("sites is empty: name at least one of model.sites().")
     source = Source(dataset, text=text, labels=labels, whole=collate is not None, image=image if pictures else None)
     reader = RowReader(model, places, policy, loss, collate, on_error)
     if dry_run:

@@ -1,6 +1,7 @@
 """Pictures in any form -> Pillow images; the one place that imports Pillow for reading."""
 
 import io
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ _DEEP = ("I", "F")  # 16 bits a channel and more: Pillow would cut them to 8
 
 
 def opened(image: Any) -> "Image":
-    """Any form of picture as a Pillow image: loaded whole, and turned as its camera says.
+    """Any form of picture as a Pillow image: loaded whole, and from a file turned as its camera says.
 
     Args:
         image: A Pillow image; an array or tensor of uint8, `[h, w]` or with 1, 3 or 4 channels last or first; a path;
@@ -28,19 +29,21 @@ def opened(image: Any) -> "Image":
     """
     from PIL import Image
 
-    if isinstance(image, np.ndarray | Tensor):
-        return Image.fromarray(_channels_last(image))
-    if isinstance(image, Mapping):
-        image = image.get("path") if image.get("bytes") is None else image["bytes"]
-    try:
-        found = _loaded(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Decoders raise what they like: OSError, SyntaxError, struct.error, zlib.error, ...
-        raise ValueError(_reason(error)) from error
+    is_array = isinstance(image, np.ndarray | Tensor)
+    found = Image.fromarray(_channels_last(image)) if is_array else _loaded(image)
     if found.mode.startswith(_DEEP):
         raise ValueError(f"the image is of mode {found.mode}, but 8 bits a channel are needed: convert it")
+    if not min(found.size):
+        raise ValueError(f"the image has {found.height} x {found.width} pixels, so there is nothing to see")
     return found
+
+
+def hashable(image: "Image") -> list[Any]:
+    """What a Pillow image shows, with the palette that its numbers mean; of one that cannot be read, why."""
+    try:
+        return [image.mode, bytes(_loaded(image).getpalette() or ()), np.asarray(image)]
+    except ValueError as error:
+        return [image.mode, list(image.size), str(error)]
 
 
 def with_bytes(image: Any) -> Any:
@@ -52,7 +55,7 @@ def with_bytes(image: Any) -> Any:
     data = image.get("bytes") if isinstance(image, Mapping) else None
     if not isinstance(path, str | Path):
         return image
-    if data is None and Path(path).is_file():
+    if data is None and os.path.isfile(path):  # noqa: PTH113  # unlike Path's, it takes names of any length
         data = Path(path).read_bytes()
     return {"bytes": data, "path": Path(path).name if Path(path).is_absolute() else str(path)}
 
@@ -64,6 +67,17 @@ def name_of(image: Any) -> str:
 
 
 def _loaded(image: Any) -> "Image":
+    if isinstance(image, Mapping):
+        image = image.get("path") if image.get("bytes") is None else image["bytes"]
+    try:
+        return _decoded(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Decoders raise what they like: OSError, SyntaxError, struct.error, zlib.error, ...
+        raise ValueError(_reason(error)) from error
+
+
+def _decoded(image: Any) -> "Image":
     from PIL import Image, ImageOps
 
     if isinstance(image, Image.Image):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -133,8 +134,11 @@ class Preprocessing:
             images: Pictures in any form, each of a form of its own; or already `Fitted`.
 
         Raises:
-            ValueError: If one cannot be read.
+            ValueError: If one cannot be read, or one is given without a list.
         """
+        shape: tuple[int, ...] = getattr(images, "shape", ())
+        if isinstance(images, str | bytes | Path | Mapping) or (len(shape) == 3 and shape[-1] in (3, 4)):
+            raise ValueError("images is one picture, but a batch is a list of them: give [picture].")
         views = [image if isinstance(image, Fitted) else self.fitted(image) for image in images]
         if not views:
             raise ValueError("images is empty, but a batch has at least one: give a list of pictures.")

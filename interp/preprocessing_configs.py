@@ -36,7 +36,7 @@ def from_hugging_face(config: Mapping[str, Any]) -> JSON:
     found: JSON = {
         "mode": "L" if len(mean) == 1 else "RGB",
         "interpolation": _interpolation(config),
-        "rescale": float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
+        "rescale": float(config.get("rescale_factor") or 1 / 255) if config.get("do_rescale", True) else 1.0,
         "mean": mean,
         "std": std,
     }
@@ -66,7 +66,7 @@ def _stem(config: Mapping[str, Any]) -> str:
 
 
 def _interpolation(config: Mapping[str, Any]) -> str:
-    if "resample" in config:
+    if config.get("resample") is not None:
         return INTERPOLATIONS[int(config["resample"])]
     if _stem(config) in _CLASSES:
         return _CLASSES[_stem(config)][1]
@@ -97,7 +97,7 @@ def _size(config: Mapping[str, Any], name: str) -> tuple[int, int] | int:
 def _of_channels(config: Mapping[str, Any], name: str) -> tuple[float, ...]:
     if not config.get("do_normalize", True):
         return ()
-    if name not in config:
+    if config.get(name) is None:
         raise ValueError(_open(config, name))
     return tuple(float(value) for value in config[name])
 

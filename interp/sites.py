@@ -20,12 +20,19 @@ class Site:
         io: Whether the module's output or its first input is read.
         heads: Attention heads concatenated in the last axis, where the site has heads.
         index: Which element, where the module returns a tuple.
+
+    Raises:
+        ValueError: If `index` is negative.
     """
 
     module: str
     io: Literal["out", "in"] = "out"
     heads: int | None = None
     index: int = 0
+
+    def __post_init__(self) -> None:
+        if self.index < 0:
+            raise ValueError(f"index is {self.index}, but elements are counted from the first: give 0 or more.")
 
     def __str__(self) -> str:
         io = f"@{self.io}" if self.io == "in" or self.index else ""

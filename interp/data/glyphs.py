@@ -105,7 +105,7 @@ class Glyphs(Sequence[Row]):
         return f"Glyphs({self.name!r}: {len(self)} images of {points} code points, {self.size} x {self.size})"
 
 
-def glyphs(split: Literal["all", "train", "held_out"] = "all", *, size: int = 32) -> Glyphs:
+def glyphs(split: Literal["all", "train", "held_out"] = "all", *, size: int = 32, distinct: bool = False) -> Glyphs:
     """Draw the letters, digits, symbols and punctuation that at least 4 of 11 fonts share.
 
     The rule: regular, bold and italic of DejaVu Sans, DejaVu Serif and STIX General, and regular and bold of DejaVu
@@ -120,7 +120,8 @@ def glyphs(split: Literal["all", "train", "held_out"] = "all", *, size: int = 32
 
     Args:
         split: Which part.
-        size: Side of the images in pixels, at least 8.
+        size: Side of the images in pixels, at least 9.
+        distinct: Leave out images that repeat another; of the held-out ones also those that repeat one of `train`.
 
     Raises:
         ValueError: If `split` or `size` is out of range.
@@ -128,11 +129,14 @@ def glyphs(split: Literal["all", "train", "held_out"] = "all", *, size: int = 32
     """
     if split not in ("all", "train", "held_out"):
         raise ValueError(f"split is {split!r}, but glyphs are split in 'train' and 'held_out': give one, or 'all'.")
-    if size < 8:
-        raise ValueError(f"size is {size}, but a glyph needs at least 8 pixels a side: give more.")
+    if size < 9:
+        raise ValueError(f"size is {size}, but a glyph needs at least 9 pixels a side: give more.")
     points = [p for p in _ordered_points() if split == "all" or (split == "held_out") == _is_held_out(p)]
     entries = [(point, font) for point in points for font in FONTS if point in _points_of(font)]
-    return Glyphs(entries, size=size, name=f"glyphs {split}")
+    if distinct:
+        repeats = _repeats(size)
+        entries = [entry for entry in entries if entry not in repeats]
+    return Glyphs(entries, size=size, name=f"glyphs {split}{', distinct' if distinct else ''}")
 
 
 def drawn_at(point: int, font: str, em: int) -> NDArray[np.uint8]:
@@ -160,6 +164,21 @@ def _ordered_points() -> list[int]:
             counts[point] = counts.get(point, 0) + (unicodedata.category(chr(point))[0] in _CATEGORIES)
     shared = [point for point, count in counts.items() if count >= _FEWEST_FONTS and point not in _BLANK]
     return sorted(shared, key=lambda point: (int(counter_key(_ORDER, point)), point))
+
+
+@functools.cache
+def _repeats(size: int) -> frozenset[tuple[int, str]]:
+    """Images that equal an earlier one, those of the training split coming first."""
+    seen: set[bytes] = set()
+    found = set()
+    for split in ("train", "held_out"):
+        part = glyphs(split, size=size)
+        for entry, image in zip(part.entries, part.images.numpy(), strict=True):
+            content = hashlib.sha256(image.tobytes()).digest()
+            if content in seen:
+                found.add(entry)
+            seen.add(content)
+    return frozenset(found)
 
 
 def _is_held_out(point: int) -> bool:

@@ -28,7 +28,8 @@ class FolderImages(Sequence[Row]):
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise ValueError(f"folder_or_dataset is {folder}, but there is no such folder: check the path.")
-        found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        files = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        found = (path.relative_to(folder) for path in files)
         shown = (path for path in found if not any(part.startswith(".") for part in path.parts))
         self._folder, self.name = folder, folder.resolve().name
         self._paths = sorted(path.as_posix() for path in shown)
@@ -60,7 +61,8 @@ class FolderImages(Sequence[Row]):
 
 
 class StreamedImages:
-    """Rows of a Hugging Face dataset with the bytes of their images; the column `class` has the label's name.
+    """Rows of a Hugging Face dataset with the bytes of their images; the column `class` has the label's name, and is
+    empty where a row has none.
 
     Args:
         rows: The dataset, without decoding.
@@ -94,7 +96,10 @@ class StreamedImages:
         read = {**row, self._column: with_bytes(image)}
         if self._label is not None:
             value = row[self._label]
-            read["class"] = self._names[value] if self._names else str(value)
+            if value is None or (self._names and value == -1):  # how datasets say that there is none
+                read["class"] = ""
+            else:
+                read["class"] = self._names[value] if self._names else str(value)
         return read
 
 
@@ -134,7 +139,10 @@ def images(
 
     rows, features = folder_or_dataset, folder_or_dataset.features or {}
     if features and column not in features:
-        raise ValueError(f"column is {column!r}, but the dataset has {', '.join(features)}: name the one of images.")
+        raise ValueError(
+            f"column is {column!r}, but the dataset has {', '.join(features)}: name the one of images (in a harvest, "
+            "image=)."
+        )
     if isinstance(features.get(column), datasets.Image):
         rows = rows.cast_column(column, datasets.Image(decode=False))
     names = getattr(features.get(label), "names", ())

@@ -137,6 +137,8 @@ class AudioModel(TorchModel):
         if rate not in (None, self.rate):
             raise ValueError(f"rate is {rate:g}, but {self.name} hears {self.rate:g} samples a second: resample first.")
         parts = [torch.as_tensor(waveform) for waveform in waveforms]
+        if not parts:
+            raise ValueError("waveforms is empty, but a batch has at least one: give a list of waveforms.")
         shortest = self.geometry(Site("embed")).patch[0]
         for i, part in enumerate(parts):
             if part.ndim != 1 or not part.is_floating_point() or len(part) < shortest:
@@ -145,7 +147,7 @@ class AudioModel(TorchModel):
                     f"{shortest} samples or more, as floats from -1 to 1: take one channel, and divide integers."
                 )
         lengths = sorted({len(part) for part in parts})
-        if not lengths or (len(lengths) > 1 and not self.pads):
+        if len(lengths) > 1 and not self.pads:
             raise ValueError(
                 f"waveforms have {len(lengths)} lengths ({', '.join(map(str, lengths[:4]))}, ...), but {self.name} "
                 "takes one in a batch, because padding would change its frames: cut them alike, or give them one by "

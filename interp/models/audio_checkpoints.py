@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from interp.models.audio import FAMILIES, AudioModel
-from interp.models.hugging_face import quiet
+from interp.models.hugging_face import read_model
 
 
 def hears_sound(config: Any) -> bool:
@@ -45,17 +45,8 @@ def from_checkpoint(
     loader: Any = MODEL_FOR_CTC_MAPPING[type(config)]
     if loader.__name__ not in (getattr(config, "architectures", None) or ()):
         loader = MODEL_MAPPING[type(config)]
-    with torch.random.fork_rng(devices=[]), quiet():
-        try:
-            model, report = loader.from_pretrained(
-                source, dtype=dtype, local_files_only=local, use_safetensors=True, output_loading_info=True, **options
-            )
-        except OSError as error:
-            raise ValueError(
-                f"source is {source!r}, which cannot be read ({error}): only weights in safetensors are loaded, for "
-                "other files can run code; convert them with save_pretrained in a place that you trust."
-            ) from error
-    lacking = sorted(key for key in report["missing_keys"] if "masked_spec_embed" not in key)
+    model, missing = read_model(loader, source, dtype=dtype, local_files_only=local, **options)
+    lacking = [key for key in missing if "masked_spec_embed" not in key]
     if lacking:
         raise ValueError(
             f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights, {lacking[0]} first: "

@@ -106,7 +106,8 @@ def _with_element(output: Any, index: int, new: Tensor) -> Any:
     if isinstance(output, Tensor):
         return new
     if isinstance(output, Mapping):  # the outputs of Hugging Face models: named, ordered, rebuilt by keyword
-        return type(output)(**{key: new if i == index else value for i, (key, value) in enumerate(output.items())})
+        named = {key: new if i == index else value for i, (key, value) in enumerate(output.items())}
+        return named if type(output) is dict else type(output)(**named)
     parts = [new if i == index else part for i, part in enumerate(output)]
     return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 

@@ -14,10 +14,54 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 def read_config(source: str, *, local: bool) -> Any:
-    """The config of a checkpoint, without its weights."""
+    """The config of a checkpoint, without its weights.
+
+    Raises:
+        ValueError: If there is none to be read.
+    """
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(source, local_files_only=local)
+    try:
+        return AutoConfig.from_pretrained(source, local_files_only=local)
+    except OSError as error:
+        raise ValueError(
+            f"source is {source!r}, whose config.json cannot be read ({error}): check the folder, or the id and the "
+            "network."
+        ) from error
+
+
+def read_model(loader: Any, source: str, **options: Any) -> tuple[Any, list[str]]:
+    """The model of a checkpoint, and the names of the weights that it lacks.
+
+    Args:
+        loader: The class to load.
+        source: A folder, or an id of the hub.
+        options: Of its `from_pretrained`.
+
+    Raises:
+        ValueError: If the weights are not in safetensors, broken, or of other shapes than the config says.
+    """
+    from safetensors import SafetensorError
+
+    # A head that the checkpoint lacks is drawn at random: from a fixed seed, and off the caller's generator.
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        try:
+            model, report = loader.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"source is {source!r}, which cannot be read ({error}): only weights in safetensors are loaded, for "
+                "other files can run code; convert them with save_pretrained in a place that you trust."
+            ) from error
+    if report["mismatched_keys"]:
+        name, found, wanted = min(report["mismatched_keys"])
+        raise ValueError(
+            f"source is {source!r}, where {name} has shape {list(found)}, but its config.json says {list(wanted)}: "
+            "its config.json and its weights do not belong together."
+        )
+    return model, sorted(report["missing_keys"])
 
 
 def from_checkpoint(
@@ -42,25 +86,20 @@ def from_checkpoint(
         tokenizer: Instead of the checkpoint's own.
 
     Raises:
-        ValueError: If the checkpoint is not a text encoder or a causal language model.
+        ValueError: If the checkpoint is not a text encoder or a causal language model, or as `read_model`.
     """
     from transformers import AutoTokenizer
 
     loader = _loader(config, source)
-    # A head that the checkpoint lacks is drawn at random: from a fixed seed, and off the caller's generator.
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(0)
-        model, report = loader.from_pretrained(
-            source, config=config, dtype=dtype, local_files_only=local, output_loading_info=True
-        )
-    lacking = [key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+    model, missing = read_model(loader, source, config=config, dtype=dtype, local_files_only=local)
+    lacking = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
     if lacking:
         raise ValueError(
             f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights below the head, {lacking[0]} first: "
             "its config.json and its weights do not belong together."
         )
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, local_files_only=local)
-    return from_loaded(model.eval().to(device), name=name, tokenizer=tokenizer, untrained=tuple(report["missing_keys"]))
+    return from_loaded(model.eval().to(device), name=name, tokenizer=tokenizer, untrained=missing)
 
 
 def from_loaded(model: Any, *, name: str, tokenizer: Any = None, untrained: Sequence[str] = ()) -> BridgeModel:

@@ -62,7 +62,7 @@ class TorchModel:
         asked = Site.parse(name)
         known = self._names.get(str(replace(asked, heads=None)))
         if known is None and asked.module not in self._modules:
-            raise unknown_site(asked.module, self.sites(), self.name)
+            raise unknown_site(str(asked), self.sites(), self.name)
         if known is not None and asked.heads not in (None, known.heads):
             raise ValueError(f"site is {asked}, but {self.name} has {known} there: ask for that.")
         return known or asked
@@ -91,6 +91,6 @@ class TorchModel:
 
 
 def _call(module: nn.Module, inputs: Inputs) -> Any:
-    if set(inputs.tensors) == {"x"}:
-        return module(inputs.tensors["x"])
-    return module(**inputs.tensors)
+    weight = next(module.parameters(), None)
+    tensors = {key: value if weight is None else value.to(weight.device) for key, value in inputs.tensors.items()}
+    return module(tensors["x"]) if set(tensors) == {"x"} else module(**tensors)

@@ -82,8 +82,9 @@ class VisionModel(TorchModel):
         self._config: Any = getattr(found.body, "config", None)
         body = next(path for path, part in module.named_modules() if part is found.body)
         self._untrained = frozenset(untrained)
-        own = {name for name in untrained if name.startswith(body) and "mask_token" not in name}
-        self._pools, self._has_head = not own, self._untrained == own
+        # Of the body, a checkpoint may lack its pooling, or the token of masked patches, of use in training only.
+        own = {name for name in untrained if name.startswith(f"{body}." if body else "")}
+        self._pools, self._has_head = all("mask_token" in name for name in own), self._untrained == own
 
     @property
     def fingerprint(self) -> str:

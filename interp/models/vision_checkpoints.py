@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from interp.models.hugging_face import quiet
+from interp.models.hugging_face import read_model
 from interp.models.vision import VisionModel, layout_of
 from interp.preprocessing import Preprocessing
 
@@ -59,18 +59,7 @@ def from_checkpoint(
     """
     options = {} if attention is None else {"attn_implementation": attention}
     loader = _loader(config)
-    # A head that the checkpoint lacks is drawn at random: from a fixed seed, and off the caller's generator.
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(0)
-        try:
-            model, report = loader.from_pretrained(
-                source, dtype=dtype, local_files_only=local, use_safetensors=True, output_loading_info=True, **options
-            )
-        except OSError as error:
-            raise ValueError(
-                f"source is {source!r}, which cannot be read ({error}): only weights in safetensors are loaded, for "
-                "other files can run code; convert them with save_pretrained in a place that you trust."
-            ) from error
+    model, missing = read_model(loader, source, dtype=dtype, local_files_only=local, **options)
     if layout_of(model) is None:
         raise ValueError(
             f"source is {source!r}, which holds a {type(model).__name__}, whose layout is not known: load it with "
@@ -80,9 +69,9 @@ def from_checkpoint(
         model.eval().to(device),
         name=name,
         preprocessing=preprocessing or _preprocessing(source, local) or usual_preprocessing(model),
-        untrained=tuple(sorted(report["missing_keys"])),
+        untrained=missing,
     )
-    _check_complete(found, source, report["missing_keys"])
+    _check_complete(found, source, missing)
     return found
 
 

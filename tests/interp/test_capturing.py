@@ -61,6 +61,12 @@ def test_values_equal_the_modules_own(model, inputs):
     assert not found.grads
 
 
+def test_one_site_needs_no_list(model, inputs):
+    listed = capture(model, inputs, ["first"]).values[Site("first")]
+    for name in ("first", Site("first")):
+        assert torch.equal(capture(model, inputs, name).values[Site("first")], listed)
+
+
 def test_many_sites_equal_one_by_one(model, inputs):
     names = ["first", "relu@in", "relu", "second", "last@in", "last"]
     together = capture(model, inputs, names).values

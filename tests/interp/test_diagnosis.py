@@ -266,6 +266,7 @@ def test_where_not_all_hashes_are_kept_copies_are_estimated(monkeypatch: pytest.
     found = diagnose(store_of(x)).measured
     assert found.copies == pytest.approx(0.5)  # A row and its copy are both kept, or neither.
     assert found.most_copied == 2
+    assert diagnose(store_of(x), rows=10**15).measured.copies == pytest.approx(0.5)  # more than there are
 
 
 def test_what_was_found_is_plain_and_printed(tmp_path: Path) -> None:
@@ -289,7 +290,8 @@ def test_rows_that_are_all_zero_are_survived() -> None:
     found = diagnose(store_of(torch.zeros(N, D)))
     json.dumps(found.to_json(), allow_nan=False)
     assert {"constant dimensions", "rank", "copies", "constant rows"} <= {f.name for f in found.warnings}
-    assert (found["positions"].severity, found["norms"].severity) == ("ok", "ok")
+    assert {found[name].severity for name in ("positions", "norms", "mean")} == {"ok"}
+    assert "inf" not in diagnose(store_of(torch.ones(N, D)))["mean"].advice
 
 
 def test_mistakes_are_refused() -> None:

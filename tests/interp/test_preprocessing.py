@@ -137,6 +137,7 @@ def test_a_picture_is_turned_as_its_camera_says() -> None:
         (torch.zeros(3, 4, 4), "the image holds float32"),
         (np.zeros((4, 4, 4, 4), np.uint8), r"the image has shape \(4, 4, 4, 4\)"),
         (None, "a NoneType is no picture: give a Pillow image"),
+        (np.zeros((0, 5), np.uint8), "the image has 0 x 5 pixels"),
         (Image.fromarray(np.full((4, 4), 60000, np.uint16)), "the image is of mode I;16, but 8 bits"),
     ],
 )
@@ -180,3 +181,14 @@ def test_arguments_are_checked() -> None:
         Preprocessing((4, 4)).fitted(_pictures()[0])
     with pytest.raises(ValueError, match="images is empty"):
         Preprocessing((4, 4))([])
+    for one in ("a.png", b"data"):
+        with pytest.raises(ValueError, match=r"images is one picture.*give \[picture\]"):
+            Preprocessing((4, 4), resize=4, crop=True)(one)
+
+
+def test_what_a_config_leaves_null_it_does_not_say() -> None:
+    saved = {"image_processor_type": "ViTImageProcessorFast", "size": {"height": 4, "width": 4}, "do_resize": True}
+    nulls = dict.fromkeys(["resample", "rescale_factor", "crop_size", "do_normalize", "image_mean"])
+    assert Preprocessing.from_config(saved | nulls) == Preprocessing((4, 4), resize=(4, 4))
+    with pytest.raises(ValueError, match="does not say image_mean"):
+        Preprocessing.from_config(saved | nulls | {"do_normalize": True})

@@ -1,6 +1,6 @@
 import pytest
 
-from interp.sites import Geometry
+from interp.sites import Geometry, Site
 
 FRAMES = Geometry("sequence", prefix=1, stride=(320,), patch=(400,), rate=16_000.0)
 PATCHES = Geometry("grid", (2, 3), prefix=1, stride=(4, 8), patch=(4, 8), input_size=(8, 24))
@@ -50,3 +50,10 @@ def test_what_is_written_is_read_back():
     assert Geometry.from_json(SHIFTED.to_json()) == SHIFTED
     older = {key: value for key, value in PATCHES.to_json().items() if key not in ("start", "channels", "rate")}
     assert Geometry.from_json(older) == PATCHES
+
+
+def test_elements_are_counted_from_the_first():
+    """One that counts from the end could be read, but edits of it would be passed over in silence."""
+    for make in (lambda: Site.parse("rnn@out[-1]"), lambda: Site("rnn", index=-1)):
+        with pytest.raises(ValueError, match=r"rnn@out\[-1\]|index is -1"):
+            make()

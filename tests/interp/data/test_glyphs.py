@@ -100,5 +100,12 @@ def test_one_image_alone_and_a_slice_equal_the_whole(everything: Any) -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(Exception, match="'dev'"):  # By the shape checker when it is on, by us when it is off.
         glyphs("dev")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="size is 4, but a glyph needs at least 8"):
-        glyphs(size=4)
+    with pytest.raises(ValueError, match="size is 8, but a glyph needs at least 9"):
+        glyphs(size=8)
+
+
+def test_distinct_glyphs_repeat_nothing_of_either_split() -> None:
+    train, held_out = (glyphs(split, distinct=True) for split in ("train", "held_out"))  # type: ignore[arg-type]
+    contents = [image.tobytes() for part in (train, held_out) for image in part.images.numpy()]
+    assert len(set(contents)) == len(contents) == len({image.tobytes() for image in glyphs().images.numpy()})
+    assert len(train) + len(held_out) < len(glyphs()) and train._fingerprint != glyphs("train")._fingerprint

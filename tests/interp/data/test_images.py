@@ -69,6 +69,21 @@ def test_a_dataset_gives_bytes_and_the_names_of_labels(streamed: bool) -> None:
         images(table)
 
 
+def test_rows_without_a_label_have_no_class() -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    table = datasets.Dataset.from_dict({"image": [_table(_png(1))] * 3, "label": [1, -1, None]}, features=features)
+    assert [row["class"] for row in images(table)] == ["bee", "", ""]
+
+
+def test_what_is_named_like_a_file_and_is_none_is_left_out(folder: Path) -> None:
+    before = images(folder)
+    (folder / "cat/folder.png").mkdir()
+    (folder / "cat/gone.png").symlink_to(folder / "nowhere.png")
+    after = images(folder)
+    assert list(after) == list(before)
+    assert after._fingerprint == before._fingerprint
+
+
 def _table(data: bytes) -> dict[str, Any]:
     return {"bytes": data, "path": None}
 

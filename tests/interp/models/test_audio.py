@@ -217,7 +217,7 @@ def test_waveforms_of_another_kind_are_refused():
     for wrong in (torch.zeros(2, 1000), torch.zeros(1000, dtype=torch.int16), torch.zeros(399)):
         with pytest.raises(ValueError, match=r"waveform 0 has shape .* 400 samples or more"):
             model.collate([wrong])
-    with pytest.raises(ValueError, match="0 lengths"):
+    with pytest.raises(ValueError, match="waveforms is empty"):
         model.collate([])
 
 
@@ -304,6 +304,8 @@ def test_a_harvest_of_waveforms():
         batch_tokens=2,
         dtype="float32",
     )
+    with pytest.raises(ValueError, match="takes no text: give collate="):
+        harvest(model, [{"text": "a word"}], "blocks.0")
     store = stores[model.site("blocks.0")]
     assert store.geometry.seconds(2) == (0.04, 0.065)
     assert [len(store.example(i)) for i in range(5)] == [model.frames(len(item["audio"])) for item in items]

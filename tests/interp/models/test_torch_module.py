@@ -1,10 +1,12 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from interp.capturing import capture
+from interp.capturing import capture, edited
 from interp.models.torch_module import TorchModel
-from interp.types import Geometry, Inputs, Site
+from interp.types import Geometry, Inputs, Place, Site
 
 
 @pytest.fixture
@@ -23,6 +25,13 @@ def test_sites_are_paths_and_unknown_ones_name_the_nearest():
     assert set(model.sites()) == {name for name, _ in model.module.named_modules() if name}
     with pytest.raises(ValueError, match=r"'linear3'.*nearest are linear[12], linear[12]"):
         model.site("linear3")
+
+
+def test_what_a_named_part_has_not_is_named_whole(net):
+    model = TorchModel(net, parts={"part": Place(next(iter(net.children())))})
+    for name in ("part@in", "part@out[1]"):
+        with pytest.raises(ValueError, match=rf"site is '{re.escape(name)}', but .* has no such place"):
+            model.site(name)
 
 
 def test_shared_modules_have_each_of_their_names():
@@ -94,3 +103,27 @@ def test_fingerprint_follows_the_weights():
     assert changed != TorchModel(one).fingerprint
     assert TorchModel(two.to(torch.bfloat16)).fingerprint != changed
     assert len(TorchModel(nn.BatchNorm1d(3)).fingerprint) == 64  # holds a scalar
+
+
+def test_outputs_may_be_dicts_of_any_keys():
+    class Keyed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Identity()
+
+        def forward(self, x):
+            return {0: self.part(x), "rest": [x]}
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Keyed()
+
+        def forward(self, x):
+            return self.inner(x)
+
+    model, x = TorchModel(Outer()), torch.randn(2, 3)
+    found = capture(model, Inputs({"x": x}), ["inner.part"], score=lambda output: output[0].square().sum())
+    assert torch.equal(found.grads[Site("inner.part")], 2 * x) and torch.equal(found.output[0], x)
+    with edited(model, {"inner": torch.zeros_like}):
+        assert model.forward(Inputs({"x": x}))[0].abs().max() == 0

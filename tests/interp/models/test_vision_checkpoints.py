@@ -10,6 +10,7 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     Dinov2Config,
+    Dinov2ForImageClassification,
     Dinov2Model,
     SegformerConfig,
     SegformerModel,
@@ -163,6 +164,25 @@ def test_a_head_that_no_checkpoint_gave_is_not_run(vit):
     model = load_model(vit)
     assert isinstance(model.module, ViTForImageClassification)
     assert model.forward(images()).logits is None
+
+
+def test_a_head_is_run_though_the_token_of_masked_patches_is_missing(tmp_path):
+    model = tiny(Dinov2ForImageClassification, Dinov2Config)
+    state = {name: value for name, value in model.state_dict().items() if "mask_token" not in name}
+    assert len(state) < len(model.state_dict())
+    model.save_pretrained(tmp_path, state_dict=state)
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path).forward(images()).logits, model(**images().tensors).logits)
+
+
+def test_weights_of_other_shapes_and_broken_ones_are_refused(vit):
+    config = json.loads((vit / "config.json").read_text())
+    (vit / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(ValueError, match=r"layers\.0\.mlp.* has shape \[32.*\], but its config.json says \[48"):
+        load_model(vit)
+    (vit / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="which cannot be read"):
+        load_model(vit)
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(vit):
