@@ -113,7 +113,7 @@ def compared(name: str, bare: Bare, model: Any, data: Any, site: str, text: Any 
         if text is not None:
             sides["text"] = lambda: harvested(model, text, site, Path(folder) / "text")
         seconds = interleaved(**sides)
-    store = harvested(model, data, site)
+    store = harvested(model, data, site, dtype="float32")  # for the check alone: what is timed stores bfloat16
     for side, found in seconds.items():
         print(
             f"{name:13} {side:7} {len(store) / found:10,.0f} rows/s   {found / seconds['bare']:.3f} x bare", flush=True
@@ -121,11 +121,11 @@ def compared(name: str, bare: Bare, model: Any, data: Any, site: str, text: Any 
     return store
 
 
-def harvested(model: Any, data: Any, site: str, path: Path | None = None) -> Any:
+def harvested(model: Any, data: Any, site: str, path: Path | None = None, dtype: str = "bfloat16") -> Any:
     """One harvest from nothing."""
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
-    options = {"exclude": (), "batch_tokens": BATCH, "chunk_examples": CHUNK, "progress": False}
+    options = {"exclude": (), "batch_tokens": BATCH, "chunk_examples": CHUNK, "dtype": dtype, "progress": False}
     return next(iter(interp.harvest(model, data, [site], path, **options).values()))
 
 
@@ -155,7 +155,9 @@ def causal(saelens: Path, threads: int) -> None:
             seconds = timed(lambda: interp.harvest(model, dataset, [site], progress=False, **options))
             ours["harvest"].append(tokens.numel() / seconds)
             ours["stream"].append(_streamed(StreamStore(model, dataset, site, **options), CAUSAL["seconds"]))
-        first = interp.harvest(model, dataset[:4], [site], progress=False, exclude=())[model.site(site)]
+        first = interp.harvest(model, dataset[:4], [site], progress=False, exclude=(), dtype="float32")[
+            model.site(site)
+        ]
         same = torch.load(Path(folder) / "saelens.pt", weights_only=True).flatten(0, 1)
         assert torch.allclose(first.span(0, len(first)).values, same, atol=1e-4), "the two read different activations"
     base = statistics.median(theirs)

@@ -95,8 +95,12 @@ class Tokenizing:
         return Encoded(torch.tensor(ids, dtype=torch.long), tuple(pieces))
 
     def pieces_of(self, ids: Sequence[int] | Int[Tensor, " p"]) -> tuple[str, ...]:
-        """What each token shows, for data that has only ids; a character cut into tokens shows at its last one."""
-        tokenizer, ids = self._needed(), [int(token) for token in ids]
+        """What each token shows, for data that has only ids; a character cut into tokens shows at its last one.
+        Without a tokenizer the ids themselves are shown."""
+        ids = [int(token) for token in ids]
+        if self._tokenizer is None:
+            return tuple(f"<{token}>" for token in ids)
+        tokenizer = self._tokenizer
         special = set(tokenizer.all_special_ids)
         anchor = tokenizer.encode("a", add_special_tokens=False)[:1]
         prefix, pieces = tokenizer.decode(anchor, clean_up_tokenization_spaces=False), []
