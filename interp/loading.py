@@ -40,8 +40,8 @@ def load_model(
         attention: Of a vision or speech model: `"eager"` shows attention patterns and is slower; None for what it runs.
 
     Raises:
-        ValueError: If the folder does not exist, or holds no text, vision or speech model; or an argument is of
-            another kind of model.
+        ValueError: If the folder or the id cannot be read, or holds no text, vision or speech model with weights in
+            safetensors that fit its config; or an argument is of another kind of model.
         ImportError: If the embedded model is asked for and not installed.
     """
     images = {"preprocessing": preprocessing, "attention": attention}

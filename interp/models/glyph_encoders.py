@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.durability import write_bytes, write_json
+from interp.models.hugging_face import quiet
 
 SIZE = 32
 Architecture = Literal["resnet", "vit"]
@@ -68,7 +69,7 @@ def random_encoder(architecture: Architecture, *, seed: int) -> GlyphEncoder:
     """An encoder as it is before training.
 
     Args:
-        architecture: `resnet` (8 x 8 map of 128 channels, then 4 x 4 of 256) or `vit` (8 x 8 patches and a class token).
+        architecture: `resnet` (8 x 8 map of 128 channels, 4 x 4 of 256) or `vit` (class token and 8 x 8 patches).
         seed: Names the weights.
     """
     from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
@@ -79,9 +80,9 @@ def random_encoder(architecture: Architecture, *, seed: int) -> GlyphEncoder:
             sizes: dict[str, Any] = {"embedding_size": 64, "hidden_sizes": [128, 256], "depths": [2, 3]}
             return GlyphEncoder(ResNetModel(ResNetConfig(num_channels=1, **sizes)))
         widths: dict[str, Any] = {
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 5,
+            "hidden_size": 96,
+            "intermediate_size": 288,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
         }
         config = ViTConfig(image_size=SIZE, patch_size=4, num_channels=1, pooler_act="linear", **widths)
@@ -105,7 +106,8 @@ def load_encoder(folder: Path | str) -> GlyphEncoder:
     config = Path(folder) / "config.json"
     if not config.is_file() or json.loads(config.read_text()).get("model_type") not in ("resnet", "vit"):
         raise ValueError(f"folder is {folder}, but holds no glyph encoder: give a folder that unweave pretrain wrote.")
-    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    with quiet():
+        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     return GlyphEncoder(model).eval()
 
 
