@@ -288,7 +288,7 @@ def test_no_more_than_three_half_windows_are_alive(monkeypatch: pytest.MonkeyPat
     for _ in range(60):  # Nearly three passes of 15 half-windows.
         next(batches)
     batches.close()
-    assert most[0] == 3
+    assert 2 <= most[0] <= 3  # how far the producer got ahead is a matter of timing
     del batches
     assert not alive
 
