@@ -4,11 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from interp.harvest_dataset import Source
-from interp.harvest_inputs import takes_images
 from interp.harvest_plan import Plan, estimated
-from interp.harvest_policy import PREFIX, Loss, Policy, checked_loss, named
-from interp.harvest_rows import RowReader
+from interp.harvest_policy import Loss
+from interp.harvest_request import requested
 from interp.harvest_running import Harvest, Stores
 from interp.models.base import Model
 from interp.types import Inputs, Site
@@ -109,32 +107,27 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
     """
     places = [model.site(site) for site in ([sites] if isinstance(sites, str | Site) else sites)]
     places = list(dict.fromkeys(places))
-    pictures = collate is None and takes_images(model)
-    preprocessing: Any = getattr(model, "preprocessing", None)
-    policy = Policy(
+    policy, source, reader = requested(
+        model,
+        dataset,
+        places,
         text=text,
-        labels=tuple(labels),
-        max_length=min(max_length, getattr(model, "longest", max_length)),
+        image=image,
+        labels=labels,
+        max_length=max_length,
         max_tokens=max_tokens,
-        exclude=tuple(((PREFIX,) if pictures else ("pad",)) if exclude is None else exclude),
+        exclude=exclude,
         first=first,
         max_norm_ratio=max_norm_ratio,
-        loss=named(loss, argument="loss"),
-        collate=named(collate, argument="collate"),
+        loss=loss,
+        collate=collate,
+        on_error=on_error,
+        thumbnails=thumbnails,
         dtype=dtype,
         chunk_examples=chunk_examples,
         batch_tokens=batch_tokens,
         rows_per_shard=rows_per_shard,
-        images={"column": image, "thumbnails": thumbnails, "preprocessing": preprocessing.to_json()}
-        if pictures
-        else None,
     )
-    policy.check(tuple(getattr(model, "special_ids", {})))
-    checked_loss(loss, model)
-    if not places:
-        raise ValueError("sites is empty: name at least one of model.sites().")
-    source = Source(dataset, text=text, labels=labels, whole=collate is not None, image=image if pictures else None)
-    reader = RowReader(model, places, policy, loss, collate, on_error)
     if dry_run:
         return estimated(source, reader, policy)
     run = Harvest(model, places, policy, source, reader, shown=progress)

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.glyph_encoders import GlyphEncoder
-from interp.pretrain.base import Objective, layerwise, mlp
+from interp.pretrain.base import TwoViews
 
 
-class BarlowTwins(Objective):
+class BarlowTwins(TwoViews):
     """Make the cross-correlation of two views' embeddings the identity.
 
     Args:
@@ -19,8 +19,6 @@ class BarlowTwins(Objective):
         redundancy: Weight of the off-diagonal terms; None for 1 / d_out, which keeps their sum in proportion.
     """
 
-    views = 2
-
     def __init__(
         self,
         encoder: GlyphEncoder,
@@ -30,20 +28,11 @@ class BarlowTwins(Objective):
         layers: int = 3,
         redundancy: float | None = None,
     ) -> None:
-        super().__init__()
-        self.arguments = {"d_hidden": d_hidden, "d_out": d_out, "layers": layers, "redundancy": redundancy}
+        super().__init__(encoder, d_hidden=d_hidden, d_out=d_out, layers=layers, redundancy=redundancy)
         self.redundancy = 1 / d_out if redundancy is None else redundancy
-        self.head = mlp(encoder.d_pooled, d_hidden, d_out, layers)
 
-    def projected(self, pooled: Float[Tensor, "b d_pooled"]) -> list[Float[Tensor, "b d_layer"]]:
-        """Outputs of each layer of the head."""
-        return layerwise(self.head, pooled)
-
-    def loss(
-        self, encoder: GlyphEncoder, batch: Float[Tensor, "2 b 1 s s"], generator: torch.Generator
-    ) -> Float[Tensor, ""]:
+    def compared(self, first: Float[Tensor, "b d"], second: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
         """`barlow_twins_loss` of the two views' heads."""
-        first, second = self.projected(encoder(batch.flatten(0, 1)).pooled)[-1].chunk(2)
         return barlow_twins_loss(first, second, self.redundancy)
 
 

@@ -3,7 +3,7 @@
 import importlib
 import itertools
 import pkgutil
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,31 @@ class Objective(nn.Module):
     def projected(self, pooled: Float[Tensor, "b d_pooled"]) -> list[Float[Tensor, "b d_layer"]]:
         """Outputs of each layer of the head on pooled embeddings; none where it takes maps."""
         return []
+
+
+class TwoViews(Objective):
+    """An objective that compares two views by a projection head on pooled embeddings; a subclass gives `compared`."""
+
+    views = 2
+
+    def __init__(self, encoder: GlyphEncoder, *, d_hidden: int, d_out: int, layers: int, **arguments: Any) -> None:
+        super().__init__()
+        self.arguments = {"d_hidden": d_hidden, "d_out": d_out, "layers": layers, **arguments}
+        self.head = mlp(encoder.d_pooled, d_hidden, d_out, layers)
+
+    def compared(self, first: Float[Tensor, "b d"], second: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+        """The loss of the two views' projections."""
+        raise NotImplementedError
+
+    def projected(self, pooled: Float[Tensor, "b d_pooled"]) -> list[Float[Tensor, "b d_layer"]]:
+        """Outputs of each layer of the head."""
+        return layerwise(self.head, pooled)
+
+    def loss(
+        self, encoder: GlyphEncoder, batch: Float[Tensor, "2 b 1 s s"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """`compared` on the two views of each code point."""
+        return self.compared(*self.projected(encoder(batch.flatten(0, 1)).pooled)[-1].chunk(2))
 
 
 def objectives() -> dict[str, type[Objective]]:

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from interp.models.glyph_encoders import GlyphEncoder
-from interp.pretrain.base import Objective, layerwise, mlp
+from interp.pretrain.base import TwoViews
 
 
-class SimCLR(Objective):
+class SimCLR(TwoViews):
     """Tell the other view of a code point from all other images of the batch.
 
     SimCLRv2 reads features from a middle layer of the head: `projected` gives them all.
@@ -22,8 +22,6 @@ class SimCLR(Objective):
         temperature: Divides the cosines.
     """
 
-    views = 2
-
     def __init__(
         self,
         encoder: GlyphEncoder,
@@ -33,20 +31,11 @@ class SimCLR(Objective):
         layers: int = 3,
         temperature: float = 0.2,
     ) -> None:
-        super().__init__()
-        self.arguments = {"d_hidden": d_hidden, "d_out": d_out, "layers": layers, "temperature": temperature}
+        super().__init__(encoder, d_hidden=d_hidden, d_out=d_out, layers=layers, temperature=temperature)
         self.temperature = temperature
-        self.head = mlp(encoder.d_pooled, d_hidden, d_out, layers)
 
-    def projected(self, pooled: Float[Tensor, "b d_pooled"]) -> list[Float[Tensor, "b d_layer"]]:
-        """Outputs of each layer of the head."""
-        return layerwise(self.head, pooled)
-
-    def loss(
-        self, encoder: GlyphEncoder, batch: Float[Tensor, "2 b 1 s s"], generator: torch.Generator
-    ) -> Float[Tensor, ""]:
+    def compared(self, first: Float[Tensor, "b d"], second: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
         """`nt_xent` of the two views' heads."""
-        first, second = self.projected(encoder(batch.flatten(0, 1)).pooled)[-1].chunk(2)
         return nt_xent(first, second, self.temperature)
 
 

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import overload
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.stores.base import RowStore
+from interp.stores.items import ItemRuns
 from interp.stores.sources import check_row_stores, check_same, joined
 from interp.types import Activations, Item
 
@@ -103,31 +103,16 @@ class AppendedStore(RowStore):
         return Activations(rows.values, example, rows.position, rows.grads, rows.target)
 
 
-class ChainedItems(Sequence[Item]):
+class ChainedItems(ItemRuns):
     """Items of several stores, numbered on."""
 
     def __init__(self, parts: Sequence[Sequence[Item]]) -> None:
+        super().__init__([len(part) for part in parts])
         self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
 
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __iter__(self) -> Iterator[Item]:
-        return itertools.chain.from_iterable(self._parts)
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(f"item is {index}, but the store holds items 0 to {len(self) - 1}.")
-        part = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._parts[part][number - int(self._starts[part])]
+    def item(self, run: int, index: int) -> Item:
+        """One item of one store."""
+        return self._parts[run][index]
 
 
 def appended(stores: Sequence[RowStore]) -> AppendedStore:

@@ -56,17 +56,19 @@ def unpack_item(packed: dict[str, Tensor], index: int) -> Item:
     return Item(tokens, pieces, json.loads(label) if label else {}, image)
 
 
-class ItemTable(Sequence[Item]):
-    """The items of all shards, read when asked for.
+class ItemRuns(Sequence[Item]):
+    """Items in several runs, numbered on; a subclass gives `item`.
 
     Args:
-        counts: Items in each shard.
-        load: Gives the packed tensors of a shard.
+        counts: Items in each run.
     """
 
-    def __init__(self, counts: Sequence[int], load: Callable[[int], dict[str, Tensor]]) -> None:
+    def __init__(self, counts: Sequence[int]) -> None:
         self._starts = np.cumsum([0, *counts])
-        self._load = load
+
+    def item(self, run: int, index: int) -> Item:
+        """One item of one run."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -84,8 +86,25 @@ class ItemTable(Sequence[Item]):
         number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):
             raise IndexError(f"item is {index}, but the store holds items 0 to {len(self) - 1}.")
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return unpack_item(self._load(shard), number - int(self._starts[shard]))
+        run = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self.item(run, number - int(self._starts[run]))
+
+
+class ItemTable(ItemRuns):
+    """The items of all shards, read when asked for.
+
+    Args:
+        counts: Items in each shard.
+        load: Gives the packed tensors of a shard.
+    """
+
+    def __init__(self, counts: Sequence[int], load: Callable[[int], dict[str, Tensor]]) -> None:
+        super().__init__(counts)
+        self._load = load
+
+    def item(self, run: int, index: int) -> Item:
+        """One item of one shard."""
+        return unpack_item(self._load(run), index)
 
 
 def _range(offsets: Int[Tensor, " n_plus_1"], index: int) -> tuple[int, int]:

@@ -13,11 +13,11 @@ import torch
 
 from interp.harvest_dataset import chained
 from interp.harvest_policy import Loss
+from interp.harvest_request import requested
 from interp.models.base import Model
 from interp.stores.stream_items import SourceItems
 from interp.stores.stream_mixing import gathered, mixed, stage_rows
 from interp.stores.stream_reading import NOTHING, HalfWindows
-from interp.stores.stream_request import requested
 from interp.types import JSON, Activations, Geometry, Inputs, Site
 
 
@@ -88,15 +88,23 @@ class StreamStore:
         for name, value in (("half_window", half_window), ("threads", threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but at least 1 is needed: give a positive number.")
+        if hasattr(dataset, "__next__"):
+            raise ValueError(
+                f"dataset is a {type(dataset).__name__}, which can be read only once, but a stream starts anew for "
+                "each epoch and resume: give a sequence, a Hugging Face dataset, or an iterable that begins again "
+                "each time."
+            )
         self.site = model.site(site)
         self._policy, self._source, reader = requested(
             model,
             dataset,
-            self.site,
+            [self.site],
             text=text,
             image=image,
             labels=labels,
             max_length=max_length,
+            max_tokens=None,
+            rows_per_shard=None,
             exclude=exclude,
             first=first,
             max_norm_ratio=max_norm_ratio,

@@ -69,4 +69,6 @@ def test_rows_without_positions_and_a_given_figure():
 
 
 def test_rows_that_are_all_zero_are_drawn():
-    diagnosis(diagnose(MemoryStore.from_values(torch.zeros(50, 4)))).canvas.draw()
+    figure = diagnosis(diagnose(MemoryStore.from_values(torch.zeros(50, 4))))
+    figure.canvas.draw()
+    assert panels(figure).keys() >= {"position"} and "constant" in figure.get_suptitle()

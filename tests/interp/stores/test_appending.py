@@ -156,8 +156,11 @@ def test_other_rows_are_refused(
 
 def test_how_rows_are_batched_may_differ(made: dict[str, Path], tiny_text: Any, sentences: Any) -> None:
     options = OPTIONS | {"labels": [], "chunk_examples": 3, "batch_tokens": 100, "max_tokens": 20, "rows_per_shard": 9}
-    harvest(tiny_text, sentences(4), SITES, made["c"].with_name("c2"), **options)
-    append(made["a"], made["c"].with_name("c2"))
+    added = harvest(tiny_text, sentences(4), SITES, made["c"].with_name("c2"), **options)
+    before, more = len(DiskStore(made["a"], SITES[0])), next(iter(added.values()))
+    store = append(made["a"], made["c"].with_name("c2"))[tiny_text.site(SITES[0])]
+    assert len(store) == before + len(more)
+    assert torch.equal(store.span(before, len(store)).values, more.span(0, len(more)).values)
 
 
 def test_damaged_and_unfinished_folders_are_refused(made: dict[str, Path], tmp_path: Path) -> None:
