@@ -91,12 +91,12 @@ def minilm() -> None:
 
 
 def encoder(name: str, site: str) -> None:
-    """A glyph encoder, on the batches of pixels that a harvest makes."""
-    model, data = interp.load_model(name), glyphs("held_out")[:4096]
-    images, size = [row["image"] for row in data], BATCH // model.geometry(model.site(site)).positions
+    """A glyph encoder, on the batches of pixels that a harvest makes of images in memory: drawing them is not timed."""
+    model, images = interp.load_model(name), [row["image"] for row in glyphs("held_out")[:4096]]
+    size = BATCH // model.geometry(model.site(site)).positions
     chunks = [images[first : first + CHUNK] for first in range(0, len(images), CHUNK)]
     bare = Bare(model, site, [model.collate(c[i : i + size]) for c in chunks for i in range(0, len(c), size)])
-    store = compared(name, bare, model, data, site)
+    store = compared(name, bare, model, images, site)
     values = torch.cat(bare.kept)
     rows = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values
     assert torch.allclose(store.span(0, len(store)).values, rows.flatten(0, 1), atol=1e-5)
@@ -154,7 +154,9 @@ def causal(saelens: Path, threads: int) -> None:
             theirs.append(json.loads(done.stdout.splitlines()[-1])["tokens_a_second"])
             seconds = timed(lambda: interp.harvest(model, dataset, [site], progress=False, **options))
             ours["harvest"].append(tokens.numel() / seconds)
-            ours["stream"].append(_streamed(StreamStore(model, dataset, site, **options), CAUSAL["seconds"]))
+            # Nothing trains here, so the stream may have all threads, as SAELens' store has.
+            stream = StreamStore(model, dataset, site, threads=threads, **options)
+            ours["stream"].append(_streamed(stream, CAUSAL["seconds"]))
         first = interp.harvest(model, dataset[:4], [site], progress=False, exclude=(), dtype="float32")[
             model.site(site)
         ]

@@ -32,7 +32,7 @@ class Capture:
     names: Mapping[str, Site] = field(default_factory=dict)
 
     def rows(self, site: Site | str, examples: Int[Tensor, " b"] | Sequence[int] | None = None) -> Activations:
-        """Flatten one site to rows with addresses; padded positions are left out.
+        """Flatten one site to rows with addresses, views where no position is padded; padded ones are left out.
 
         Args:
             site: A captured site, or the name it was asked by.
@@ -48,10 +48,11 @@ class Capture:
         if len(ids) != b:
             raise ValueError(f"examples has {len(ids)} entries, but {site} holds {b} examples: give one for each.")
         ids = ids.to(values.device, torch.long)
-        keep = self._kept(site, b, p).to(values.device)
-        grads = self._by_position(self.grads[site], site)[keep] if site in self.grads else None
-        positions = torch.arange(p, device=values.device)
-        return Activations(values[keep], ids[:, None].expand(b, p)[keep], positions.expand(b, p)[keep], grads)
+        grads = self._by_position(self.grads[site], site).flatten(0, 1) if site in self.grads else None
+        positions = torch.arange(p, device=values.device).repeat(b)
+        rows = Activations(values.flatten(0, 1), ids.repeat_interleave(p), positions, grads)
+        keep = self._kept(site, b, p)
+        return rows if keep is None else rows[keep.flatten().to(values.device)]
 
     def vectors(self, site: Site | str) -> Float[Tensor, "b p d"]:
         """One vector a position of one site, padded positions included.
@@ -68,9 +69,10 @@ class Capture:
             raise ValueError(f"site is {site}, but this capture holds {', '.join(map(str, self.values))}: ask for it.")
         return site
 
-    def _kept(self, site: Site, b: int, p: int) -> Bool[Tensor, "b p"]:
+    def _kept(self, site: Site, b: int, p: int) -> Bool[Tensor, "b p"] | None:
+        """Positions that hold data; None for all."""
         if self.mask is None or self.values[site].ndim == 2:
-            return torch.ones(b, p, dtype=torch.bool)
+            return None
         if self.mask.shape != (b, p):
             raise ValueError(
                 f"{site} holds {b} examples of {p} positions, but the batch's mask is {tuple(self.mask.shape)}: "

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.capturing import capture
+from interp.finite import rows_not_finite
 from interp.harvest_dataset import Raw
 from interp.harvest_inputs import Ready, inputs_of
 from interp.harvest_policy import PREFIX, Loss, Policy, Tally, score_of
@@ -85,8 +86,11 @@ class RowReader:
         if not parts:
             return Block(items, {})
         rows = {site: Activations.concatenate([part[site] for part in parts]) for site in self._sites}
-        order = torch.argsort(rows[self._sites[0]].example, stable=True)
-        block = Block(items, {site: part[order] for site, part in rows.items()})
+        examples = rows[self._sites[0]].example
+        if (examples.diff() < 0).any():  # batches by length are not in the dataset's order
+            order = torch.argsort(examples, stable=True)
+            rows = {site: part[order] for site, part in rows.items()}
+        block = Block(items, rows)
         block = self._without_outliers(block, tally)
         tally.rows += len(block)
         return block
@@ -129,7 +133,9 @@ class RowReader:
             start = keep & (shared.position == 0)
             tally.first += int(start.sum())
             keep &= ~start
-        kept = {site: part[keep].to(dtype=self._dtype) for site, part in rows.items()}
+        kept = {site: part.to(dtype=self._dtype) for site, part in rows.items()}
+        if not keep.all():
+            kept = {site: part[keep] for site, part in kept.items()}
         for site, part in kept.items():
             self._check_finite(site, part)
         return kept
@@ -148,7 +154,7 @@ class RowReader:
 
     def _check_finite(self, site: Site, rows: Activations) -> None:
         for name, part in (("values", rows.values), ("gradients", rows.grads)):
-            bad = None if part is None else (~part.isfinite()).any(dim=1).nonzero().flatten()
+            bad = None if part is None else rows_not_finite(part)
             if bad is not None and len(bad):
                 row = int(bad[0])
                 raise ValueError(

@@ -51,7 +51,7 @@ class Harvest:
         self._refuse_empty(tally)
         return {
             site: MemoryStore(
-                Activations.concatenate([block.rows[site].to(dtype=torch.float32) for block in blocks]),
+                Activations.concatenate([block.rows[site] for block in blocks]).to(dtype=torch.float32),
                 site=site,
                 geometry=self._model.geometry(site),
                 items=items,

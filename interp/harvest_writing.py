@@ -42,7 +42,7 @@ class ShardWriter:
         self.rows_per_shard = rows_per_shard
         self.shards: list[JSON] = []
         self.d_in: dict[str, int] = {}
-        self._rows: dict[Site, Activations] = {}
+        self._blocks: list[dict[Site, Activations]] = []  # what no shard holds yet
         self._items: list[Item] = []
         self._begins: list[int] = []  # first row of each pending item, numbered over the whole harvest
         self._folders = dict(zip(sites, site_folders(sites), strict=True))
@@ -74,11 +74,9 @@ class ShardWriter:
         self._begins += begins[known:]
         if len(block):
             done = max(0, self.rows_stored - before.rows)
-            fresh = {site: rows[done:] for site, rows in block.rows.items()}
-            pending = self._rows or {site: rows[:0] for site, rows in fresh.items()}
-            self._rows = {site: Activations.concatenate([pending[site], fresh[site]]) for site in self._sites}
-            self.d_in = {str(site): rows.values.shape[1] for site, rows in self._rows.items()}
-            self.rows_per_shard = self.rows_per_shard or _rows_for(self._rows)
+            self._blocks.append({site: rows[done:] for site, rows in block.rows.items()})
+            self.d_in = {str(site): rows.values.shape[1] for site, rows in block.rows.items()}
+            self.rows_per_shard = self.rows_per_shard or _rows_for(block.rows)
         while self.rows_per_shard and self._pending > self.rows_per_shard:
             self._write(self.rows_per_shard, before)
 
@@ -96,20 +94,21 @@ class ShardWriter:
 
     @property
     def _pending(self) -> int:
-        return len(self._rows[self._sites[0]]) if self._rows else 0
+        return sum(len(block[self._sites[0]]) for block in self._blocks)
 
     def _write(self, count: int, before: Tally | None) -> None:
         """One shard; without a tally it is the last."""
         number, end = len(self.shards), self.rows_stored + count
         n_items = sum(begin <= end for begin in self._begins) if before else len(self._items)
         files = shard_files(number, list(self._folders.values()))
-        first = self._rows[self._sites[0]][:count]
+        pending = {site: Activations.concatenate([block[site] for block in self._blocks]) for site in self._sites}
+        first = pending[self._sites[0]][:count]
         contents = {
             "address": {"example": first.example.int(), "position": first.position.int()},
             "items": pack_items(self._items[:n_items]),
         }
         for site, folder in self._folders.items():
-            rows = self._rows[site][:count]
+            rows = pending[site][:count]
             grads = {} if rows.grads is None else {"grads": rows.grads}
             contents[f"values/{folder}"] = {"values": rows.values} | grads
         records = {}
@@ -117,7 +116,7 @@ class ShardWriter:
             durability.make_folder((self._folder / files[name]).parent)
             records[name] = write_shard(self._folder / files[name], tensors)
         self.shards = [*self.shards, {"rows": count, "examples": n_items, "files": records}]
-        self._rows = {site: rows[count:] for site, rows in self._rows.items()}
+        self._blocks = [{site: rows[count:] for site, rows in pending.items()}]
         self._items, self._begins = self._items[n_items:], self._begins[n_items:]
         if before is not None:
             state = {"shards": self.shards, "rows_per_shard": self.rows_per_shard, "d_in": self.d_in}

@@ -30,7 +30,7 @@ def opened(image: Any) -> "Image":
     from PIL import Image
 
     is_array = isinstance(image, np.ndarray | Tensor)
-    found = Image.fromarray(_channels_last(image)) if is_array else _loaded(image)
+    found = Image.fromarray(pixels_of(image)) if is_array else _loaded(image)
     if found.mode.startswith(_DEEP):
         raise ValueError(f"the image is of mode {found.mode}, but 8 bits a channel are needed: convert it")
     if not min(found.size):
@@ -95,8 +95,12 @@ def _decoded(image: Any) -> "Image":
         return ImageOps.exif_transpose(file)
 
 
-def _channels_last(image: np.ndarray | Tensor) -> np.ndarray:
-    """uint8 `[h, w]` or `[h, w, c]`; where both ends could be channels, an array's are last and a tensor's first."""
+def pixels_of(image: np.ndarray | Tensor) -> np.ndarray:
+    """uint8 `[h, w]` or `[h, w, c]`; where both ends could be channels, an array's are last and a tensor's first.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
     if pixels.dtype != np.uint8:
         raise ValueError(f"the image holds {pixels.dtype}, but 0 to 255 as uint8 is needed: scale and convert it")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from interp.pictures import opened
+from interp.pictures import opened, pixels_of
 from interp.preprocessing_configs import INTERPOLATIONS, from_hugging_face
 from interp.types import JSON
 
@@ -112,11 +112,17 @@ class Preprocessing:
         Raises:
             ValueError: If it cannot be read, or has another size and is neither resized nor cropped.
         """
+        shape = self.size if self.mode == "L" else (*self.size, 3)
+        if isinstance(image, np.ndarray | Tensor) and self._resized_to(self.size) == self.size:
+            pixels = pixels_of(image)
+            if pixels.shape == shape:  # as the model takes it: Pillow would give the same, at many times the cost
+                return Fitted(torch.from_numpy(pixels.reshape(*self.size, self.channels).copy()))
         picture = opened(image)
         if picture.mode != self.mode:
             picture = picture.convert(self.mode)
-        picture = self._resized(picture)
-        w, h = picture.size
+        h, w = self._resized_to((picture.height, picture.width))
+        if (w, h) != picture.size:
+            picture = picture.resize((w, h), resample=INTERPOLATIONS.index(self.interpolation))
         left, top = (w - self.size[1]) // 2, (h - self.size[0]) // 2
         if (h, w) != self.size and not self.crop:
             raise ValueError(
@@ -155,16 +161,12 @@ class Preprocessing:
             levels /= np.array(self.std, np.float32)
         return levels
 
-    def _resized(self, picture: "Image") -> "Image":
-        if self.resize is None:
-            return picture
-        w, h = picture.size
-        if isinstance(self.resize, int):
-            short, long = self.resize, int(self.resize * max(h, w) / min(h, w))
-            height, width = (long, short) if w <= h else (short, long)
-        else:
-            height, width = self.resize
-        return picture.resize((width, height), resample=INTERPOLATIONS.index(self.interpolation))
+    def _resized_to(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width after the resize of a picture of this height and width."""
+        if not isinstance(self.resize, int):
+            return self.resize or size
+        short, long = self.resize, int(self.resize * max(size) / min(size))
+        return (long, short) if size[1] <= size[0] else (short, long)
 
 
 def _pixels(picture: "Image") -> UInt8[Tensor, "h w c"]:

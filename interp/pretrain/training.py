@@ -65,7 +65,17 @@ class Recipe:
 
 RECIPES = {
     "glyph-resnet": Recipe(objective="simclr", architecture="resnet", steps=3000),
-    "glyph-vit": Recipe(objective="simclr", architecture="vit", steps=2600, learning_rate=1e-3, warmup=200),
+    # Larger moves than these a ViT of this size does not learn in an hour: see docs/encoders.md.
+    "glyph-vit": Recipe(
+        objective="simclr",
+        architecture="vit",
+        steps=2400,
+        learning_rate=1e-3,
+        warmup=200,
+        degrees=5.0,
+        scale=1.1,
+        shift=1.0,
+    ),
 }
 
 

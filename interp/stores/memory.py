@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.finite import rows_not_finite
 from interp.stores.base import RowStore
 from interp.types import JSON, Activations, Geometry, Item, Site
 
@@ -34,7 +35,7 @@ class MemoryStore(RowStore):
         items: Sequence[Item] | None = None,
         provenance: JSON | None = None,
     ) -> None:
-        bad = (~activations.values.isfinite()).any(dim=1).nonzero().flatten()
+        bad = rows_not_finite(activations.values)
         if len(bad):
             raise ValueError(
                 f"values has {len(bad)} rows with NaN or infinity (the first is row {int(bad[0])}): "

@@ -198,7 +198,7 @@ def _dies_after(patch: pytest.MonkeyPatch, renames: int) -> None:
 
 
 def _interrupted(model: Any, items: Any, path: Path, failing_disk: Any, **options: Any) -> None:
-    with failing_disk("write", 25), pytest.raises(OSError, match="run the same command again"):
+    with failing_disk("replace", 25), pytest.raises(OSError, match="run the same command again"):
         harvest(model, items, SITES, path, rows_per_shard=40, **OPTIONS | options)
     assert (path.with_name(path.name + ".partial") / "progress.json").exists()
 

@@ -120,6 +120,20 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
     assert torch.equal(fitted.pixels.permute(2, 0, 1) / 255, expected[0])
 
 
+@pytest.mark.parametrize("resize", [None, 8, (8, 8)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_an_array_of_the_models_size_is_what_pillow_makes_of_it(mode: str, channels: int, resize: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, channels), np.uint8)
+    ours = Preprocessing(size=(8, 8), mode=mode, resize=resize)  # type: ignore[arg-type]
+    expected = ours.fitted(Image.fromarray(pixels[..., 0] if channels == 1 else pixels)).pixels
+    for form in (pixels, torch.from_numpy(pixels), torch.from_numpy(pixels).movedim(-1, 0)):
+        assert torch.equal(ours.fitted(form).pixels, expected)
+    found = ours.fitted(pixels).pixels.clone()
+    pixels[:] = 0
+    assert torch.equal(found, expected)
+
+
 def test_a_picture_is_turned_as_its_camera_says() -> None:
     picture, data = _pictures()[1], io.BytesIO()
     exif = Image.Exif()
