@@ -41,9 +41,10 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> JSON:
         start = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    pieces: list[bytes | memoryview] = [len(text).to_bytes(_LENGTH, "little") + text, *map(_bytes, parts.values())]
     digest = hashlib.sha256()
     with writing(path) as file:
-        for data in (len(text).to_bytes(_LENGTH, "little") + text, *map(_bytes, parts.values())):
+        for data in pieces:
             digest.update(data)
             file.write(data)
     return {"bytes": _LENGTH + len(text) + start, "sha256": digest.hexdigest()}
