@@ -1,13 +1,11 @@
 """Hugging Face checkpoints and loaded models of speech, as audio models."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from interp.models.audio import FAMILIES, AudioModel
-from interp.models.hugging_face import read_model
+from interp.models.hugging_face import read_model, read_processor, refuse_lacking
 
 
 def hears_sound(config: Any) -> bool:
@@ -47,11 +45,7 @@ def from_checkpoint(
         loader = MODEL_MAPPING[type(config)]
     model, missing = read_model(loader, source, dtype=dtype, local_files_only=local, **options)
     lacking = [key for key in missing if "masked_spec_embed" not in key]
-    if lacking:
-        raise ValueError(
-            f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights, {lacking[0]} first: "
-            "its config.json and its weights do not belong together."
-        )
+    refuse_lacking(source, lacking)
     return AudioModel(model.eval().to(device), name=name, **_preprocessing(source, local))
 
 
@@ -70,12 +64,5 @@ def from_loaded(model: Any, *, name: str, attention: str | None = None) -> Audio
 
 def _preprocessing(source: str, local: bool) -> dict[str, Any]:
     """As the checkpoint's JSON says; where it says nothing, as its feature extractor does by default."""
-    from transformers.utils import cached_file
-
-    values: dict[str, Any] = {}
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        path = cached_file(source, file, local_files_only=local, _raise_exceptions_for_missing_entries=False)
-        read = {} if path is None else json.loads(Path(path).read_text())
-        # Newer files hold the feature extractor among others.
-        values |= read.get("feature_extractor", {} if file.startswith("processor") else read)
+    values = read_processor(source, "feature_extractor", local=local)
     return {"rate": float(values.get("sampling_rate", 16_000)), "normalize": bool(values.get("do_normalize", True))}

@@ -3,12 +3,15 @@
 import contextlib
 import copy
 import itertools
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from interp.models.bridge import BridgeModel, bridged
+from interp.types import JSON
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
@@ -64,6 +67,37 @@ def read_model(loader: Any, source: str, **options: Any) -> tuple[Any, list[str]
     return model, sorted(report["missing_keys"])
 
 
+def refuse_lacking(source: str, lacking: Sequence[str]) -> None:
+    """Refuse a checkpoint that lacks weights which its model does not do without.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if lacking:
+        raise ValueError(
+            f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights, {lacking[0]} first: "
+            "its config.json and its weights do not belong together."
+        )
+
+
+def read_processor(source: str, part: str, *, local: bool) -> JSON:
+    """What a checkpoint's files say of how its input is made; nothing where they say nothing.
+
+    Args:
+        source: A folder, or an id of the hub.
+        part: `image_processor` or `feature_extractor`: newer files hold it among others.
+        local: Never ask the network.
+    """
+    from transformers.utils import cached_file
+
+    for file, whole in (("processor_config.json", False), ("preprocessor_config.json", True)):
+        path = cached_file(source, file, local_files_only=local, _raise_exceptions_for_missing_entries=False)
+        values = {} if path is None else json.loads(Path(path).read_text())
+        if found := values.get(part, values if whole else {}):
+            return found
+    return {}
+
+
 def from_checkpoint(
     source: str,
     config: Any,
@@ -93,11 +127,7 @@ def from_checkpoint(
     loader = _loader(config, source)
     model, missing = read_model(loader, source, config=config, dtype=dtype, local_files_only=local)
     lacking = [key for key in missing if key.startswith(f"{model.base_model_prefix}.")]
-    if lacking:
-        raise ValueError(
-            f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights below the head, {lacking[0]} first: "
-            "its config.json and its weights do not belong together."
-        )
+    refuse_lacking(source, lacking)
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, local_files_only=local)
     return from_loaded(model.eval().to(device), name=name, tokenizer=tokenizer, untrained=missing)
 

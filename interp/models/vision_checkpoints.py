@@ -1,13 +1,11 @@
 """Hugging Face checkpoints and loaded models of images, as vision models."""
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from interp.models.hugging_face import read_model
+from interp.models.hugging_face import read_model, read_processor, refuse_lacking
 from interp.models.vision import VisionModel, layout_of
 from interp.preprocessing import Preprocessing
 
@@ -114,16 +112,8 @@ def usual_preprocessing(model: Any) -> Preprocessing:
 
 def _preprocessing(source: str, local: bool) -> Preprocessing | None:
     """As the checkpoint's JSON says; None where it says nothing."""
-    from transformers.utils import cached_file
-
-    for file in ("processor_config.json", "preprocessor_config.json"):
-        path = cached_file(source, file, local_files_only=local, _raise_exceptions_for_missing_entries=False)
-        values = {} if path is None else json.loads(Path(path).read_text())
-        # Newer files hold the image processor among others.
-        values = values.get("image_processor", {} if file.startswith("processor") else values)
-        if values:
-            return Preprocessing.from_config(values)
-    return None
+    values = read_processor(source, "image_processor", local=local)
+    return Preprocessing.from_config(values) if values else None
 
 
 def _loader(config: Any) -> Any:
@@ -154,8 +144,4 @@ def _check_complete(model: VisionModel, source: str, missing: Iterable[str]) -> 
     start = f"{body}." if body else ""
     inside = [name.removeprefix(start) for name in missing if name.startswith(start)]
     lacking = sorted(name for name in inside if not name.startswith(_SPARE) and "mask_token" not in name)
-    if lacking:
-        raise ValueError(
-            f"source is {source!r}, whose checkpoint lacks {len(lacking)} weights below the head, {lacking[0]} first: "
-            "its config.json and its weights do not belong together."
-        )
+    refuse_lacking(source, lacking)
