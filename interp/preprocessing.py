@@ -149,7 +149,7 @@ class Preprocessing:
         if not views:
             raise ValueError("images is empty, but a batch has at least one: give a list of pictures.")
         pixels, levels = np.stack([view.pixels.numpy() for view in views]), self._levels()
-        return torch.from_numpy(np.stack([levels[:, c][pixels[..., c]] for c in range(self.channels)], axis=1))
+        return torch.from_numpy(np.stack([levels[:, c].take(pixels[..., c]) for c in range(self.channels)], axis=1))
 
     def _levels(self) -> Float[np.ndarray, "256 c"]:
         """What each of a channel's 256 values becomes: looked up, it costs a quarter of computing it."""
