@@ -194,12 +194,13 @@ def _many(subject: Subject) -> str:
 
 
 def _link(out: Path, index: Path) -> None:
-    """An index.html at the top that opens the page beside it."""
+    """An index.html at the top that opens the page beside it, at the feature that its address names."""
     from interp.durability import write_bytes
 
     target = index.resolve().relative_to(out.resolve()).as_posix()
     text = (
         '<!doctype html><meta charset="utf-8"><title>unweave demo</title>'
+        f'<script>location.replace("{target}" + location.hash)</script>'
         f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">dictionaries</a>\n'
     )
     write_bytes(out / "index.html", text.encode())

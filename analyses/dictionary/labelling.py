@@ -85,7 +85,12 @@ def best_labels(
 
 
 def evaluate_labels(
-    directions: Directions, store: ActivationStore, candidates: Candidates, *, batch_rows: int = 4096
+    directions: Directions,
+    store: ActivationStore,
+    candidates: Candidates,
+    *,
+    min_count: int = 10,
+    batch_rows: int = 4096,
 ) -> Candidates:
     """The same candidates in the same order, with their AUROC on another store.
 
@@ -93,11 +98,16 @@ def evaluate_labels(
         directions: The features.
         store: Rows that had no part in the choice.
         candidates: From `best_labels`.
+        min_count: Rows or items that must bear a label, and lack it: the AUROC of two items is near 1 by chance. NaN
+            below that.
         batch_rows: Rows at once.
     """
     area = np.full(candidates.choice.shape, np.nan)
     for scores, columns in _levels(directions, store, candidates.labels, batch_rows):
         here = _exact(scores, columns, candidates.choice, len(candidates.labels))
+        bearing = _bearing(columns, len(candidates.labels))
+        enough = (bearing >= min_count) & (scores.n - bearing >= min_count)
+        here[~enough[candidates.choice]] = np.nan
         area = np.where(np.isnan(area), here, area)
     return replace(candidates, auroc=area)
 

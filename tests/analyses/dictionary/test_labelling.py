@@ -58,6 +58,15 @@ def test_planted_labels_are_found_and_hold_on_other_rows():
     assert np.array_equal(chosen.choice, held_out.choice)
 
 
+def test_a_label_of_few_held_out_items_has_no_score():
+    """30 of 90 items bear p1, 60 do not."""
+    directions = Written(5)
+    chosen = best_labels(directions, written_store(0), ["package"])
+    for min_count, scored in ((30, True), (31, False)):
+        found = evaluate_labels(directions, written_store(1), chosen, min_count=min_count).best()
+        assert (found.get(2, ("",))[0] == "package: p1") is scored
+
+
 def test_every_auroc_equals_scikit_learn():
     directions, store = Written(5), written_store(0)
     found = best_labels(directions, store, ["package"], candidates=6)
