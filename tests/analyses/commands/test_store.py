@@ -80,8 +80,11 @@ def test_an_unfinished_harvest_tells_how_far_it_is(unweave, store, tmp_path, fai
     from interp.harvesting import harvest
 
     tiny, path = sys.modules["tiny_text"], tmp_path / "s"
-    with failing_disk("write", 11), pytest.raises(OSError, match="run the same command again"):
-        harvest(tiny.TinyText(), tiny.sentences(60), ["blocks.0"], path, rows_per_shard=100, chunk_examples=16)
+    asked = {"rows_per_shard": 100, "chunk_examples": 16}
+    with failing_disk("write", 10**9) as disk:
+        harvest(tiny.TinyText(), tiny.sentences(60), ["blocks.0"], tmp_path / "whole", **asked)
+    with failing_disk("write", disk.calls // 2), pytest.raises(OSError, match="run the same command again"):
+        harvest(tiny.TinyText(), tiny.sentences(60), ["blocks.0"], path, **asked)
     progress = json.loads((tmp_path / "s.partial/progress.json").read_text())
     n, items = len(progress["shards"]), progress["tally"]["items"]
     assert n > 0
