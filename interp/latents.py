@@ -1,14 +1,18 @@
 """Sparse codes of activations, compressed by row."""
 
 import functools
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Latents:
-    """Sparse codes of `n` rows, compressed by row (CSR). No stored zeros; autograd flows through `values`.
+    """Sparse codes of `n` rows, compressed by row (CSR). Autograd flows through `values`.
+
+    What is encoded for use holds no zeros; in training a code may be zero that still has a gradient.
 
     Args:
         values: The codes that are not zero.
@@ -71,6 +75,24 @@ class Latents:
                 other.__dict__[name] = self.__dict__[name]
         return other
 
+    def without_zeros(self) -> "Latents":
+        """The codes that are not zero."""
+        kept = self.values.detach() != 0
+        if bool(kept.all()):
+            return self
+        return Latents.from_pairs(self.values[kept], self.rows[kept], self.indices[kept], len(self), self.d_sae)
+
+    def spread(self, table: Float[Tensor, " d_sae"]) -> Float[Tensor, " nnz"]:
+        """The number that a table has for the feature of each code, with autograd."""
+        return _Spread.apply(table, self)
+
+    def feature_sums(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, " d_sae"]:
+        """Sum, for each feature, what is given for its codes."""
+        if values.is_cuda:  # bincount's sums there depend on which thread is first; those of sorted runs do not.
+            order, offsets = self.by_feature
+            return torch.segment_reduce(values.detach()[order], "sum", offsets=offsets, initial=0.0)
+        return torch.bincount(self.indices, weights=values.detach(), minlength=self.d_sae).to(values.dtype)
+
     def detach(self) -> "Latents":
         """The same codes, cut from autograd."""
         return self.with_values(self.values.detach())
@@ -114,3 +136,31 @@ class Latents:
         offsets = torch.zeros(n + 1, dtype=torch.long, device=indices.device)
         torch.cumsum(torch.bincount(rows, minlength=n), 0, out=offsets[1:])
         return Latents(values, indices, offsets, d_sae)
+
+    @staticmethod
+    def from_feature_pairs(
+        values: Float[Tensor, " nnz"], rows: Int[Tensor, " nnz"], indices: Int[Tensor, " nnz"], n: int, d_sae: int
+    ) -> "Latents":
+        """From (row, feature, value) triples whose features ascend, and rows within a feature."""
+        by_row = torch.argsort(rows, stable=True)
+        latents = Latents.from_pairs(values[by_row], rows[by_row], indices[by_row], n, d_sae)
+        order = torch.empty_like(by_row)
+        order[by_row] = torch.arange(len(by_row), device=by_row.device)
+        offsets = torch.zeros(d_sae + 1, dtype=torch.long, device=indices.device)
+        torch.cumsum(torch.bincount(indices, minlength=d_sae), 0, out=offsets[1:])
+        latents.__dict__["by_feature"] = (order, offsets)
+        return latents
+
+
+class _Spread(torch.autograd.Function):
+    """A table read at each code; its gradient is summed by feature, where that of plain indexing writes one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, support: Latents) -> Tensor:
+        ctx.support = support
+        return table[support.indices]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.support.feature_sums(grad), None

@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.types import JSON, Latents, Site
 from saes import weights_file
-from saes.engine.selection import Candidates, Context, select
-from saes.engine.sparse import decode, kept_pre_acts
+from saes.engine import passes
+from saes.engine.choices import above
+from saes.engine.dense import DenseLatents
+from saes.engine.scratch import Scratch
+from saes.engine.selection import Candidates, Context
 
 
 class SAE(nn.Module):
     """A sparse autoencoder: `latents = select((x - b_dec) @ W_enc + b_enc)`, `recon = latents @ W_dec + b_dec`.
 
-    A method overrides `candidates` and, where it looks at more than one row, `choose`; `activate` where the code is
-    not the pre-activation itself; `codes` where there is no linear encoder at all. The constructor's arguments are
-    the configuration: a subclass passes its own on to `super().__init__`, and they are saved with the weights.
+    A method overrides `bound` if it looks at each entry alone; else `candidates` and, where it looks at more than one
+    row, `choose`; `activate` where the code is not the positive part of the pre-activation; `encoded` where there is
+    no linear encoder at all. The constructor's arguments are the configuration: a subclass passes its own on to
+    `super().__init__`, and they are saved with the weights.
 
     Args:
         d_in: Width of the activations.
@@ -36,6 +40,8 @@ class SAE(nn.Module):
 
     signed: bool = False
     trainable: bool = True
+    by_feature: ClassVar[bool] = False
+    """Whether the hooks are given some features with all rows, instead of some rows with all features."""
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)
     """Parameters and buffers in the unit of the latents: they are scaled when a normaliser is folded in."""
 
@@ -66,19 +72,26 @@ class SAE(nn.Module):
 
     # What a method may override -----------------------------------------------------------------------------------
 
-    def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
-        """The pairs of one chunk of rows that may be kept; row-wise methods decide here."""
-        raise NotImplementedError(f"{type(self).__name__} defines no candidates.")
+    def bound(self) -> float | Float[Tensor, " d_sae"] | None:
+        """What an entry must exceed to have a code or a gradient, where each is looked at alone; else None."""
+        return None
+
+    def candidates(self, pre_acts: Float[Tensor, "c m"], context: Context) -> Candidates:
+        """The pairs of one chunk that may be kept; row-wise methods decide here."""
+        bound = self.bound()
+        if bound is None:
+            raise NotImplementedError(f"{type(self).__name__} defines neither bound nor candidates.")
+        return above(pre_acts, bound, context)
 
     def choose(self, candidates: Candidates, context: Context) -> Candidates | None:
         """The pairs kept, out of all chunks' candidates; None to be given wider ones (`context.attempt` rises)."""
         return candidates
 
-    def activate(self, pre_acts: Float[Tensor, " nnz"], support: Latents) -> Float[Tensor, " nnz"]:
-        """Codes of the kept pre-activations, differentiable; their own value unless a method says otherwise."""
-        return pre_acts
+    def activate(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
+        """Codes of pre-activations, differentiable: their positive part, unless a method says otherwise."""
+        return torch.relu(pre_acts)
 
-    def moved_thresholds(self, latents: Latents) -> dict[str, Tensor]:
+    def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
         """New values of buffers that follow the training batches (evaluation thresholds); the Trainer writes them."""
         return {}
 
@@ -89,14 +102,22 @@ class SAE(nn.Module):
     # What users call ----------------------------------------------------------------------------------------------
 
     def codes(self, x: Float[Tensor, "n d_in"], grads: Float[Tensor, "n d_in"] | None = None) -> Latents:
-        """Latents with autograd, for training: like `encode`, without its checks."""
-        context = Context(training=self.training, n=len(x), grads=grads)
-        centred = (x - self.b_dec).detach()
-        support = select(
-            centred, self.W_enc, self.b_enc, candidates=self.candidates, choose=self.choose, context=context
-        )
-        pre_acts = kept_pre_acts(x, self.b_dec, self.W_enc, self.b_enc, support)
-        return support.with_values(self.activate(pre_acts, support))
+        """Latents with autograd, for training: like `encode`, without its checks; zeros that have a gradient stay."""
+        latents = self.encoded(x, grads).latents
+        assert isinstance(latents, Latents)
+        return latents
+
+    def encoded(
+        self,
+        x: Float[Tensor, "n d_in"],
+        grads: Float[Tensor, "n d_in"] | None = None,
+        *,
+        watch: Int[Tensor, " f"] | None = None,
+        as_dense: bool = False,
+        scratch: Scratch | None = None,
+    ) -> passes.Encoded:
+        """Latents with autograd and what they were made of: see `saes.engine.passes.encode`."""
+        return passes.encode(self, x, grads, watch=watch, as_dense=as_dense, scratch=scratch)
 
     def encode(self, x: Float[Tensor, "n d_in"], grads: Float[Tensor, "n d_in"] | None = None) -> Latents:
         """Sparse codes of activations.
@@ -112,11 +133,11 @@ class SAE(nn.Module):
             where = f"harvest {self.site} again" if self.site else "harvest the site it was trained on"
             raise ValueError(f"x has shape {list(x.shape)}, but this SAE takes [n, {self.d_in}]: {where}.")
         dtype = self.b_dec.dtype
-        return self.codes(x.to(dtype), None if grads is None else grads.to(dtype))
+        return self.codes(x.to(dtype), None if grads is None else grads.to(dtype)).without_zeros()
 
     def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]:
         """Activations of sparse codes."""
-        return decode(latents, self.W_dec) + self.b_dec
+        return passes.decode(latents, self.W_dec)[0] + self.b_dec
 
     def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
         """Reconstruct activations."""

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from interp.types import Latents
 from saes.base import SAE, check_k
-from saes.engine.selection import Candidates, Context, above, largest
+from saes.engine.choices import above, largest
+from saes.engine.dense import DenseLatents
+from saes.engine.selection import Candidates, Context
 from saes.penalties.aux_k import AuxK
 
 _BOUNDS = (0.95, 0.8)  # Fractions of the last batch's smallest kept value tried as a bound, before all positive.
@@ -58,10 +60,10 @@ class BatchTopK(SAE):
                     "threshold is not set, but evaluation needs it: train this BatchTopK for at least one batch, "
                     "load a trained one, or call .train() for the choice over the batch."
                 )
-            return above(pre_acts, threshold, context.start)
+            return above(pre_acts, threshold, context)
         last = float(self.last)
         known = last == last and context.attempt < len(_BOUNDS)
-        found = above(pre_acts, last * _BOUNDS[context.attempt] if known else 0.0, context.start)
+        found = above(pre_acts, last * _BOUNDS[context.attempt] if known else 0.0, context)
         # What is not among the budget's worth of one chunk is not in the batch's choice either.
         return largest(found, self.k * context.n)
 
@@ -75,11 +77,13 @@ class BatchTopK(SAE):
             return None
         return largest(candidates, budget)
 
-    def moved_thresholds(self, latents: Latents) -> dict[str, Tensor]:
+    def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
         """The running mean of the smallest kept value."""
-        if latents.values.numel() == 0:
+        values = latents.values.detach()
+        if values.numel() == 0:
             return {}
-        smallest = latents.values.detach().min()
+        smallest = torch.where(values > 0, values, torch.inf).amin()
+        smallest = torch.where(smallest.isinf(), self.last, smallest)  # Nothing was kept.
         running = self.threshold.lerp(smallest, self.threshold_rate)
         return {"threshold": torch.where(self.threshold.isnan(), smallest, running), "last": smallest}
 

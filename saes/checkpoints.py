@@ -20,7 +20,7 @@ from saes.states import TrainState
 if TYPE_CHECKING:
     from saes.training import Trainer
 
-VERSION = 1
+VERSION = 2
 
 
 def save(run: Path, trainer: "Trainer", *, metrics_bytes: int) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -83,6 +83,7 @@ class TrainConfig:
         keep_checkpoints: How many to keep.
         max_skipped: Successive steps without a finite loss after which the run stops.
         device: Where to train.
+        path: `sparse` or `dense` engine for every step, or `auto` for the faster of the two at the density at hand.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -103,6 +104,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     max_skipped: int = 5
     device: str = "cpu"
+    path: Literal["auto", "sparse", "dense"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "keep_checkpoints", "max_skipped"):
@@ -117,6 +119,8 @@ class TrainConfig:
         for name in ("clip", "dead_tokens", "checkpoint_every"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it is positive or None: give either.")
+        if self.path not in (paths := ("auto", "sparse", "dense")):
+            raise ValueError(f"path is {self.path!r}, but it is one of {', '.join(paths)}: choose one.")
 
     @property
     def steps(self) -> int:

@@ -2,11 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from saes.base import SAE
-from saes.engine.selection import Candidates, Context, above
 from saes.penalties.l1 import L1
 
 
@@ -22,9 +18,9 @@ class ReLU(SAE):
     def __init__(self, *, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed)
 
-    def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
-        """Each row's positive entries."""
-        return above(pre_acts, 0.0, context.start)
+    def bound(self) -> float:
+        """Every positive entry is kept."""
+        return 0.0
 
     def default_penalties(self) -> tuple[Any, ...]:
         """L1 on the latents."""

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from interp.types import Latents
 from saes.base import SAE
+from saes.engine.dense import DenseLatents, breaks_even
+
+REVIEW = {"cpu": 1, "cuda": 16}
+"""Steps between looks at which features are dead and how dense the codes are: on a GPU a look waits for the device."""
 
 
 @dataclass
@@ -16,45 +20,83 @@ class TrainState:
     Args:
         silent: Tokens since each feature last fired.
         density: Running firing density of each feature.
-        steps: Steps taken, skipped ones counted.
+        dead: Features that count as dead, as of the last review.
+        kept: Codes a row in the last good step, those that are zero but have a gradient counted; NaN before the first.
         skipped: Steps skipped because loss or gradient was not finite.
         skipped_in_a_row: Those since the last good step.
+        steps: Steps taken, skipped ones counted.
+        dense: Whether steps are taken by the dense engine, as of the last review.
     """
 
     silent: Tensor
     density: Tensor
+    dead: Tensor
+    kept: Tensor
+    skipped: Tensor
+    skipped_in_a_row: Tensor
     steps: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+    dense: bool = False
 
     @classmethod
     def start(cls, sae: SAE) -> "TrainState":
         """The state of an SAE that has seen nothing."""
         device = sae.W_dec.device
-        return cls(torch.zeros(sae.d_sae, dtype=torch.long, device=device), torch.zeros(sae.d_sae, device=device))
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.long, device=device)
+
+        density = torch.zeros(sae.d_sae, device=device)
+        kept = torch.tensor(float("nan"), device=device)
+        return cls(zeros(sae.d_sae), density, zeros(0), kept, zeros(), zeros())
+
+    def review(self, *, dead_after: int, path: str) -> None:
+        """Look at the counters, if it is time to: which features are dead, and which engine takes the next steps.
+
+        Args:
+            dead_after: Tokens of silence after which a feature is dead.
+            path: `sparse`, `dense`, or `auto` for the faster of the two.
+        """
+        if self.steps % REVIEW[self.silent.device.type]:
+            return
+        self.dead = (self.silent > dead_after).nonzero().squeeze(1)
+        if path == "auto":
+            self.dense = breaks_even(float(self.kept) / len(self.silent), self.silent.device)
+        else:
+            self.dense = path == "dense"
 
     @torch.no_grad()
-    def move(self, sae: SAE, latents: Latents, density_rate: float) -> None:
-        """Count one good step: silence, densities, and the SAE's thresholds."""
-        fired = torch.bincount(latents.indices[latents.values != 0], minlength=sae.d_sae)
-        self.silent.add_(len(latents)).masked_fill_(fired > 0, 0)
-        self.density.lerp_(fired / len(latents), density_rate)
-        self.steps += 1
-        self.skipped_in_a_row = 0
-        for name, value in sae.moved_thresholds(latents).items():
-            getattr(sae, name).copy_(value)
+    def move(self, sae: SAE, latents: Latents | DenseLatents, density_rate: float, good: Tensor | None = None) -> None:
+        """Count one step: silence, densities, and the SAE's thresholds.
 
-    def skip(self, job: str, lr: float, most: int) -> None:
-        """Count one step whose loss or gradient was not finite.
+        Args:
+            sae: Whose thresholds are moved.
+            latents: The step's codes.
+            density_rate: Weight of this step in the running density.
+            good: Whether it had a finite loss; where it had none, only `steps` and what was skipped move.
+        """
+        good = torch.ones((), dtype=torch.bool, device=self.silent.device) if good is None else good
+        fired = latents.feature_sums((latents.values != 0).to(self.density.dtype))
+        self.steps += 1
+        self.skipped += ~good
+        self.skipped_in_a_row = torch.where(good, 0, self.skipped_in_a_row + 1)
+        silent = (self.silent + len(latents)).masked_fill_(fired > 0, 0)
+        torch.where(good, silent, self.silent, out=self.silent)
+        density = self.density.lerp(fired / max(len(latents), 1), density_rate)
+        torch.where(good, density, self.density, out=self.density)
+        counted = fired.sum() if isinstance(latents, DenseLatents) else fired.new_tensor(latents.values.numel())
+        self.kept = torch.where(good, counted / max(len(latents), 1), self.kept)
+        for name, value in sae.moved_thresholds(latents).items():
+            buffer = getattr(sae, name)
+            buffer.copy_(torch.where(good, value, buffer))
+
+    def check(self, job: str, lr: float, most: int) -> None:
+        """Refuse to go on where steps bring nothing; weights are as they were before them.
 
         Raises:
-            FloatingPointError: If there were too many in a row.
+            FloatingPointError: If there were too many skipped steps in a row.
         """
-        self.steps += 1
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= most:
+        if int(self.skipped_in_a_row) >= most:
             raise FloatingPointError(
-                f"job {job!r} had no finite loss in {self.skipped_in_a_row} steps in a row (lr {lr}): "
+                f"job {job!r} had no finite loss in {int(self.skipped_in_a_row)} steps in a row (lr {lr}): "
                 "lower lr, lower clip, or look for extreme rows in the store; the last checkpoint is untouched."
             )

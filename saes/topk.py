@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.base import SAE, check_k
-from saes.engine.selection import Candidates, Context, row_top_k
+from saes.engine.choices import row_top_k
+from saes.engine.selection import Candidates, Context
 from saes.penalties.aux_k import AuxK
 
 
@@ -30,7 +31,7 @@ class TopK(SAE):
 
     def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
         """Each row's own choice."""
-        return row_top_k(pre_acts, self.k, context.start)
+        return row_top_k(pre_acts, self.k, context)
 
     def default_penalties(self) -> tuple[Any, ...]:
         """AuxK revives dead latents."""

@@ -2,22 +2,21 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from interp.progress import Progress
 from interp.types import Activations, ActivationStore
-from saes import checkpoints, forecasts, normalising
+from saes import checkpoints, forecasts, normalising, stepping
 from saes.base import SAE
 from saes.engine import optimizing
-from saes.penalties.base import Step
+from saes.engine.scratch import Scratch
 from saes.records import Job, Metrics, TrainConfig
 from saes.runs import Run
 from saes.states import TrainState
+from saes.stepping import Moment
 
 __all__ = ["Job", "Metrics", "TrainConfig", "TrainState", "Trainer", "train"]
 
@@ -64,6 +63,7 @@ class Trainer:
             job.sae.to(self.device, torch.float32).train()
         self.states = [TrainState.start(job.sae) for job in self.jobs]
         self.optimizers = [optimizing.adam(job.sae, config.betas) for job in self.jobs]
+        self.scratch = Scratch()
         self.steps = 0
         self.run_folder = None
         if run is not None:
@@ -124,67 +124,16 @@ class Trainer:
             One record a job; none where `log` is False.
 
         Raises:
-            FloatingPointError: If several steps in a row had no finite loss.
+            FloatingPointError: At a step that is logged, if several in a row had no finite loss.
         """
         batch = self.normaliser(activations.to(self.device, torch.float32))
-        factor = self.config.lr_factor(self.steps)
         self.steps += 1
+        moment = Moment(self.config, self.steps, self.normaliser.scale, self.scratch)
         found = [
-            self._step_job(job, state, optimizer, batch, factor, log)
+            stepping.take(job, state, optimizer, batch, moment, log=log)
             for job, state, optimizer in zip(self.jobs, self.states, self.optimizers, strict=True)
         ]
         return [metrics for metrics in found if metrics is not None]
-
-    def _step_job(
-        self,
-        job: Job,
-        state: TrainState,
-        optimizer: torch.optim.Optimizer,
-        batch: Activations,
-        factor: float,
-        log: bool,
-    ) -> Metrics | None:
-        step = self._forward(job, state, batch)
-        terms = {"signal": job.signal(step)} | {type(p).__name__: p(step) for p in job.penalties or ()}
-        loss = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        loss = loss.detach()
-        optimizing.remove_parallel(job.sae.W_dec)
-        norm = optimizing.gradient_norm(job.sae)
-        lr = (job.lr or 0.0) * factor
-        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
-            optimizing.update(job.sae, job.sae.W_dec, optimizer, lr=lr, clip=self.config.clip, norm=norm)
-            state.move(job.sae, step.latents, self.config.density_rate)
-        else:
-            state.skip(job.name or "", job.lr or 0.0, self.config.max_skipped)
-        return self._metrics(job, state, step, terms, loss, norm, lr) if log else None
-
-    def _forward(self, job: Job, state: TrainState, batch: Activations) -> Step:
-        latents = job.sae.codes(batch.values, batch.grads)
-        recon = job.sae.decode(latents)
-        dead = state.silent > self.config.dead_after
-        progress = (self.steps - 1) / self.config.steps
-        return Step(job.sae, batch, latents, recon, dead, state.density, progress, self.normaliser.scale)
-
-    @torch.no_grad()
-    def _metrics(
-        self, job: Job, state: TrainState, step: Step, terms: dict[str, Tensor], loss: Tensor, norm: Tensor, lr: float
-    ) -> Metrics:
-        deviation = (step.target - step.target.mean(0)).square().sum()
-        return Metrics(
-            job=job.name or "",
-            step=self.steps,
-            tokens=self.steps * self.config.batch_size,
-            loss=float(loss),
-            fvu=float(step.residual.square().sum() / deviation),
-            l0=step.latents.values.count_nonzero().item() / len(step.latents),
-            dead=float((state.silent > self.config.dead_after).float().mean()),
-            grad_norm=float(norm),
-            lr=lr,
-            skipped=state.skipped,
-            terms={name: float(term) for name, term in terms.items()},
-        )
 
     def export(self) -> list[tuple[str, SAE]]:
         """Copies of the SAEs in the model's units, in eval mode, knowing where they come from."""
@@ -197,7 +146,7 @@ class Trainer:
                 **self.store.provenance,
                 "store": self.store.fingerprint,
                 "training": {**vars(self.config), **job.to_json(), "tokens": self.steps * self.config.batch_size},
-                "skipped": state.skipped,
+                "skipped": int(state.skipped),
             }
             sae.provenance = json.loads(json.dumps(about))  # As it will be read back: lists, no tuples.
             found.append((job.name or "", sae.eval()))

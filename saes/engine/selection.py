@@ -1,20 +1,22 @@
-"""Which pre-activations are kept: exact top-k of rows, entries above a bound, and the two-hook selection.
+"""Which pre-activations are kept: the two hooks of a method, run over chunks so that `[n, d_sae]` is never made.
 
-A method gives `candidates(pre_acts of a chunk of rows, context)` and `choose(all candidates, context)`. Row-wise
-methods decide in the first; methods that look at the whole batch (or column) decide in the second, and may ask for
-the chunks again with wider candidates by returning None.
+A method gives `candidates(pre_acts of a chunk, context)` and `choose(all candidates, context)`. Row-wise methods decide
+in the first; methods that look at the whole batch decide in the second, and may ask for the chunks again with wider
+candidates by returning None. A chunk holds some rows with all features, or, for methods that choose a feature's rows,
+some features with all rows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.types import Latents
+from saes.engine.scratch import Scratch
 
-CHUNK_ROWS = 1024  # Measured best on two cores: the chunk's pre-activations stay near the cache.
+CHUNK_ROWS = 1024  # Measured best on two cores: large enough for the product, small enough for the cache.
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,10 @@ class Context:
     Args:
         training: Whether batch-coupled rules apply; False asks for a rule that sees one row at a time.
         n: Rows in the whole batch.
-        start: First row of the chunk at hand.
+        start: First row (or feature) of the chunk at hand.
         attempt: How often `choose` has asked for wider candidates.
         grads: Gradient of a loss at each row of the chunk (in `candidates`) or batch (in `choose`).
+        scratch: Buffers to write into.
     """
 
     training: bool
@@ -34,6 +37,7 @@ class Context:
     start: int = 0
     attempt: int = 0
     grads: Float[Tensor, "n d_in"] | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Candidates:
     """(row, feature) pairs with the pre-activation that becomes the code and the score that ranks the pair.
 
     Args:
-        rows: Ascending row of each pair.
-        indices: Feature of each pair.
+        rows: Row of each pair; ascending, unless the chunks hold features.
+        indices: Feature of each pair; ascending, if the chunks hold features.
         values: Pre-activation of each pair.
         scores: What to rank by; None for the values themselves.
         k: Pairs a row, where every row has the same number.
@@ -59,8 +63,10 @@ class Candidates:
         scores = None if self.scores is None else self.scores[mask]
         return Candidates(self.rows[mask], self.indices[mask], self.values[mask], scores)
 
-    def support(self, n: int, d_sae: int) -> Latents:
+    def support(self, n: int, d_sae: int, *, by_feature: bool = False) -> Latents:
         """The pairs as latents of `n` rows."""
+        if by_feature:
+            return Latents.from_feature_pairs(self.values, self.rows, self.indices, n, d_sae)
         if self.k:
             return Latents(self.values, self.indices, None, d_sae, k=self.k)
         return Latents.from_pairs(self.values, self.rows, self.indices, n, d_sae)
@@ -81,6 +87,19 @@ def concatenated(parts: Sequence[Candidates]) -> Candidates:
     )
 
 
+@dataclass(frozen=True)
+class Selected:
+    """What one run of the encoder kept.
+
+    Args:
+        support: The chosen pairs, with their pre-activations as values.
+        watched: Pre-activations of the features that were watched, in all rows; None where none were.
+    """
+
+    support: Latents
+    watched: Float[Tensor, "n f"] | None = None
+
+
 @torch.no_grad()
 def select(
     x: Float[Tensor, "n d_in"],
@@ -90,8 +109,10 @@ def select(
     candidates: Callable[[Tensor, Context], Candidates],
     choose: Callable[[Candidates, Context], Candidates | None],
     context: Context,
-) -> Latents:
-    """Run the encoder over chunks of rows and keep what the method's two hooks keep.
+    by_feature: bool = False,
+    watch: Int[Tensor, " f"] | None = None,
+) -> Selected:
+    """Run the encoder over chunks and keep what the method's two hooks keep.
 
     Args:
         x: Activations, already less `b_dec`.
@@ -100,82 +121,63 @@ def select(
         candidates: The method's first hook.
         choose: The method's second hook.
         context: The batch's context.
-
-    Returns:
-        The support, with the kept pre-activations as values.
+        by_feature: Whether a chunk is some features with all rows, `[features, n]`.
+        watch: Features whose pre-activations are wanted in all rows: the products are made anyway.
     """
-    n = len(x)
-    buffer = x.new_empty(min(CHUNK_ROWS, n), W_enc.shape[1])
+    n, d_sae = len(x), W_enc.shape[1]
+    watched = None if watch is None else x.new_empty(n, len(watch))
+
+    def encoded(part: slice) -> Tensor:
+        if by_feature:
+            out = context.scratch("pre_acts", x, len(b_enc[part]), n)
+            return torch.addmm(b_enc[part, None], W_enc.T[part], x.T, out=out)
+        pre_acts = torch.addmm(b_enc, x[part], W_enc, out=context.scratch("pre_acts", x, len(x[part]), d_sae))
+        if watched is not None and watch is not None:
+            torch.index_select(pre_acts, 1, watch, out=watched[part])
+        return pre_acts
+
+    support = _choose(encoded, n, d_sae, candidates, choose, context, by_feature)
+    if watched is not None and watch is not None and by_feature:
+        torch.addmm(b_enc[watch], x, W_enc[:, watch], out=watched)
+    return Selected(support, watched)
+
+
+@torch.no_grad()
+def choose_among(
+    pre_acts: Float[Tensor, "n d_sae"],
+    *,
+    candidates: Callable[[Tensor, Context], Candidates],
+    choose: Callable[[Candidates, Context], Candidates | None],
+    context: Context,
+    by_feature: bool = False,
+) -> Latents:
+    """The same choice among pre-activations that are all there."""
+
+    def cut(part: slice) -> Tensor:
+        return pre_acts[:, part].T.contiguous() if by_feature else pre_acts[part]
+
+    n, d_sae = pre_acts.shape
+    return _choose(cut, n, d_sae, candidates, choose, context, by_feature)
+
+
+def _choose(
+    chunk: Callable[[slice], Tensor],
+    n: int,
+    d_sae: int,
+    candidates: Callable[[Tensor, Context], Candidates],
+    choose: Callable[[Candidates, Context], Candidates | None],
+    context: Context,
+    by_feature: bool,
+) -> Latents:
+    # Chunks of features hold as many entries as chunks of rows; no rows are one empty chunk.
+    size = max(1, CHUNK_ROWS * d_sae // max(n, 1)) if by_feature else CHUNK_ROWS
     chosen = None
     while chosen is None:
         parts = []
-        for start in range(0, max(n, 1), CHUNK_ROWS):  # No rows are one empty chunk.
-            rows = slice(start, start + CHUNK_ROWS)
-            pre_acts = torch.addmm(b_enc, x[rows], W_enc, out=buffer[: len(x[rows])])
-            grads = None if context.grads is None else context.grads[rows]
-            parts.append(candidates(pre_acts, replace(context, start=start, grads=grads)))
+        for start in range(0, d_sae if by_feature else max(n, 1), size):
+            part = slice(start, start + size)
+            grads = context.grads if context.grads is None or by_feature else context.grads[part]
+            parts.append(candidates(chunk(part), replace(context, start=start, grads=grads)))
         chosen = choose(concatenated(parts), context)
         context = replace(context, attempt=context.attempt + 1)
-    return chosen.support(n, W_enc.shape[1])
-
-
-def top_rows(scores: Float[Tensor, "n m"], k: int, groups: int = 16) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """The `k` largest of each row, exact, in no order.
-
-    Two stages: the k strided groups (columns g, g + m / groups, ...) with the largest maxima hold the k largest
-    entries. Strided groups reduce an outer axis, which is vectorised: 1.6 ms where contiguous groups take 21.9 and
-    `torch.topk` 41, at 1024 x 8192.
-    """
-    n, m = scores.shape
-    width = m // groups
-    if m % groups or width < 2 * k:
-        return scores.topk(k, dim=1, sorted=False)
-    grouped = scores.view(n, groups, width)
-    _, best = (
-        top_rows(grouped.amax(dim=1), k, 4) if width >= 8 * k else grouped.amax(dim=1).topk(k, dim=1, sorted=False)
-    )
-    members = grouped.gather(2, best.unsqueeze(1).expand(-1, groups, -1)).reshape(n, groups * k)
-    values, place = top_rows(members, k, 4) if groups > 4 else members.topk(k, dim=1, sorted=False)
-    group = torch.div(place, k, rounding_mode="floor")
-    return values, best.gather(1, place - group * k) + group * width
-
-
-def row_top_k(pre_acts: Float[Tensor, "n m"], k: int, start: int) -> Candidates:
-    """The positive ones among the k largest of each row, features ascending within a row."""
-    values, indices = top_rows(pre_acts, k)
-    indices, order = indices.sort(dim=1)
-    values = values.gather(1, order).flatten()
-    rows = torch.arange(start, start + len(pre_acts), device=values.device).repeat_interleave(k)
-    found = Candidates(rows, indices.flatten(), values, k=k)
-    positive = values > 0
-    return found if bool(positive.all()) else found.keep(positive)
-
-
-def largest(candidates: Candidates, budget: int) -> Candidates:
-    """The `budget` pairs with the largest values, in order; of equal ones the first; all where there are fewer."""
-    values = candidates.values
-    surplus = values.numel() - budget
-    if surplus <= 0:
-        return candidates
-    smallest = values.kthvalue(surplus + 1).values
-    kept = values >= smallest
-    if int(kept.count_nonzero()) > budget:
-        # Ties at the border: whatever is larger stays, and as many of the equal ones as there is room for.
-        kept, equal = values > smallest, values == smallest
-        kept |= equal & (equal.cumsum(0) <= budget - kept.count_nonzero())
-    return candidates.keep(kept.nonzero().squeeze(1))
-
-
-def above(pre_acts: Float[Tensor, "n m"], bound: float | Float[Tensor, " m"], start: int) -> Candidates:
-    """Entries strictly above a bound (one number, or one a feature), in order of row and feature."""
-    hit = pre_acts > bound
-    m = hit.shape[1]
-    if m % 8 == 0:
-        # Scan the mask eight flags at a time: 2.6 ms where `nonzero` of the flags takes 16, at 1024 x 8192.
-        words = hit.view(-1).view(torch.int64).nonzero().squeeze(1)
-        inside = hit.view(-1, 8)[words].nonzero()
-        flat = words[inside[:, 0]] * 8 + inside[:, 1]
-    else:
-        flat = hit.view(-1).nonzero().squeeze(1)
-    rows = torch.div(flat, m, rounding_mode="floor")
-    return Candidates(rows + start, flat - rows * m, pre_acts.reshape(-1)[flat])
+    return chosen.support(n, d_sae, by_feature=by_feature)

@@ -1,7 +1,9 @@
 """Sparse forward and backward of an SAE: nothing of `n x d_sae` elements is made, whatever the method.
 
-The two functions here carry autograd across the kept codes only. Their backward passes sort the codes by feature
-once (`Latents.by_feature`) and read each weight gradient off as one `embedding_bag` over the sorted codes.
+Two functions carry autograd across the kept codes only. Their backward passes sort the codes by feature once
+(`Latents.by_feature`) and read each weight gradient off as one `embedding_bag` over the sorted codes. Features that are
+watched (dead ones, for AuxK) go along in all rows: their gradients are added to those of the codes in place, where
+autograd would make and add another gradient of the whole matrix.
 """
 
 from typing import Any
@@ -35,57 +37,77 @@ def inner_products(left: Float[Tensor, "n d"], table: Float[Tensor, "m d"], supp
     )
 
 
-def per_feature_sums(values: Float[Tensor, " nnz"], support: Latents) -> Float[Tensor, " d_sae"]:
-    """Sum the codes' values of each feature."""
-    return torch.bincount(support.indices, weights=values, minlength=support.d_sae).to(values.dtype)
+class _Encode(torch.autograd.Function):
+    """Pre-activations at a given support, and of watched features in all rows.
 
-
-class _KeptPreActs(torch.autograd.Function):
-    """Pre-activations at a given support; their values come in already computed, their gradients leave here."""
+    Both come in already computed; their gradients leave here.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, values: Tensor, support: Latents
-    ) -> Tensor:
-        ctx.save_for_backward(x, b_dec, W_enc)
-        ctx.support = support
-        return values.view_as(values)
+        ctx: Any,
+        x: Tensor,
+        b_dec: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        centred: Tensor,
+        support: Latents,
+        watch: Tensor | None,
+        watched: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(centred, W_enc)
+        ctx.support, ctx.watch = support, watch
+        return support.values.view_as(support.values), None if watched is None else watched.view_as(watched)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, b_dec, W_enc = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor | None, grad_watched: Tensor | None) -> tuple[Tensor | None, ...]:
+        centred, W_enc = ctx.saved_tensors
         support: Latents = ctx.support
+        grad = torch.zeros_like(support.values) if grad is None else grad
+        grad_b_enc = support.feature_sums(grad)
         order, offsets = support.by_feature
-        grad_b_enc = per_feature_sums(grad, support)
-        grad_W_enc = weighted_sums(x - b_dec, support.rows[order], offsets, grad[order]).T
-        # d z / d b_dec = -W_enc, so the m x d product replaces a sum over all codes.
-        grad_b_dec = -(W_enc @ grad_b_enc)
+        grad_W = weighted_sums(centred, support.rows[order], offsets, grad[order])
         grad_x = weighted_sums(W_enc.T, support.indices, support.offsets, grad) if ctx.needs_input_grad[0] else None
-        return grad_x, grad_b_dec, grad_W_enc, grad_b_enc, None, None
+        if grad_watched is not None:
+            grad_W.index_add_(0, ctx.watch, grad_watched.T @ centred)
+            grad_b_enc.index_add_(0, ctx.watch, grad_watched.sum(0))
+            if grad_x is not None:
+                grad_x += grad_watched @ W_enc.T[ctx.watch]
+        # d z / d b_dec = -W_enc, so the m x d product replaces a sum over all codes.
+        return grad_x, -(W_enc @ grad_b_enc), grad_W.T, grad_b_enc, None, None, None, None
 
 
 class _Decode(torch.autograd.Function):
-    """Sum the decoder rows of the kept codes."""
+    """Sum the decoder rows of the kept codes; the rows of watched features go along."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, support: Latents) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, W_dec: Tensor, support: Latents, watch: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(values, W_dec)
-        ctx.support = support
-        return weighted_sums(W_dec, support.indices, support.offsets, values)
+        ctx.support, ctx.watch = support, watch
+        return weighted_sums(W_dec, support.indices, support.offsets, values), None if watch is None else W_dec[watch]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_watched: Tensor | None) -> tuple[Tensor | None, ...]:
         values, W_dec = ctx.saved_tensors
         support: Latents = ctx.support
-        grad = grad.contiguous()
-        grad_values = inner_products(grad, W_dec, support) if ctx.needs_input_grad[0] else None
-        grad_W_dec = None
-        if ctx.needs_input_grad[1]:
-            order, offsets = support.by_feature
-            grad_W_dec = weighted_sums(grad, support.rows[order], offsets, values[order])
-        return grad_values, grad_W_dec, None
+        grad_values = grad_W_dec = None
+        if grad is not None:
+            grad = grad.contiguous()
+            if ctx.needs_input_grad[0]:
+                grad_values = inner_products(grad, W_dec, support)
+            if ctx.needs_input_grad[1]:
+                order, offsets = support.by_feature
+                grad_W_dec = weighted_sums(grad, support.rows[order], offsets, values[order])
+        if grad_watched is not None and ctx.needs_input_grad[1]:
+            grad_W_dec = torch.zeros_like(W_dec) if grad_W_dec is None else grad_W_dec
+            grad_W_dec.index_add_(0, ctx.watch, grad_watched)
+        return grad_values, grad_W_dec, None, None
 
 
 def kept_pre_acts(
@@ -94,7 +116,11 @@ def kept_pre_acts(
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
     support: Latents,
-) -> Float[Tensor, " nnz"]:
+    *,
+    centred: Float[Tensor, "n d_in"] | None = None,
+    watch: Int[Tensor, " f"] | None = None,
+    watched: Float[Tensor, "n f"] | None = None,
+) -> tuple[Float[Tensor, " nnz"], Float[Tensor, "n f"] | None]:
     """Pre-activations `(x - b_dec) @ W_enc + b_enc` at the support, differentiable in the first four.
 
     Args:
@@ -103,12 +129,26 @@ def kept_pre_acts(
         W_enc: Encoder.
         b_enc: Encoder bias.
         support: Which pre-activations; its values must be theirs (they are not computed again).
+        centred: `x - b_dec`, where it is at hand.
+        watch: Features whose pre-activations are wanted in all rows.
+        watched: Theirs, already computed.
+
+    Returns:
+        Those of the support, and those of the watched features (None where none are).
     """
     if torch.is_grad_enabled() and W_enc.requires_grad:
         support.by_feature  # noqa: B018 - sorted before the support is copied, so that both backward passes share it.
-    return _KeptPreActs.apply(x, b_dec, W_enc, b_enc, support.values.detach(), support.detach())
+    centred = (x - b_dec).detach() if centred is None else centred
+    return _Encode.apply(x, b_dec, W_enc, b_enc, centred, support.detach(), watch, watched)
 
 
 def decode(latents: Latents, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "n d_in"]:
     """`latents @ W_dec` over the kept codes, differentiable in both."""
-    return _Decode.apply(latents.values, W_dec, latents.detach())
+    return decode_watched(latents, W_dec, None)[0]
+
+
+def decode_watched(
+    latents: Latents, W_dec: Float[Tensor, "d_sae d_in"], watch: Int[Tensor, " f"] | None
+) -> tuple[Float[Tensor, "n d_in"], Float[Tensor, "f d_in"] | None]:
+    """`latents @ W_dec`, and the decoder rows of watched features, whose gradients join those of the codes."""
+    return _Decode.apply(latents.values, W_dec, latents.detach(), watch)

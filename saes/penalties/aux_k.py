@@ -1,13 +1,14 @@
 """AuxK: dead latents learn what the living ones miss (Gao et al. 2024, https://arxiv.org/abs/2406.04093)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.engine.selection import top_rows
-from saes.penalties.base import Step
+from saes.engine.choices import row_borders
+from saes.penalties.base import Step, squared_error
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class AuxK:
 
     coefficient: float = 0.25
     k_aux: int | None = None
+    reads_dead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.coefficient < 0 or (self.k_aux is not None and self.k_aux < 1):
@@ -36,15 +38,16 @@ class AuxK:
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The penalty of one batch."""
-        dead = step.dead.nonzero().squeeze(1)
-        if len(dead) == 0 or self.coefficient == 0:
+        if self.coefficient == 0:
             return step.recon.new_zeros(())
-        residual = step.residual.detach()
-        pre_acts = step.pre_acts(dead)
-        k = min(self.k_aux or max(step.x.shape[1] // 2, 1), len(dead))
-        if k < len(dead):
-            # A threshold a row, not a scatter: what is below the k-th largest goes to zero.
-            smallest = top_rows(pre_acts.detach(), k)[0].amin(dim=1, keepdim=True)
-            pre_acts = pre_acts * (pre_acts.detach() >= smallest)
-        predicted = torch.relu(pre_acts) @ step.sae.W_dec[dead]
-        return self.coefficient * (predicted - residual).square().sum() / len(residual)
+        dead = step.dead_features()
+        n_dead = len(dead.features)
+        if n_dead == 0:
+            return step.recon.new_zeros(())
+        residual, pre_acts = step.residual.detach(), dead.pre_acts
+        k = min(self.k_aux or max(step.x.shape[1] // 2, 1), n_dead)
+        if k < n_dead:
+            # A border a row, not a scatter: what is below the k-th largest goes to zero.
+            values = pre_acts.detach()
+            pre_acts = pre_acts * (values >= row_borders(values, k))
+        return self.coefficient * squared_error(torch.relu(pre_acts) @ dead.W_dec, residual)

@@ -1,15 +1,33 @@
 """What a penalty sees of a training step, and what it gives back."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from interp.types import Activations, Latents
+from saes.engine.dense import DenseLatents
 
 if TYPE_CHECKING:
     from saes.base import SAE
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Some features in all rows.
+
+    Args:
+        features: Which.
+        pre_acts: Their pre-activations, with autograd.
+        W_dec: Their decoder rows, with autograd.
+    """
+
+    features: Int[Tensor, " f"]
+    pre_acts: Float[Tensor, "n f"]
+    W_dec: Float[Tensor, "f d_out"]
 
 
 @dataclass(frozen=True)
@@ -25,16 +43,23 @@ class Step:
         density: Running firing density of each feature.
         progress: Part of the run that is done, in [0, 1].
         scale: What the model's units were multiplied by; a signal that runs the model divides `recon` by it.
+        kept: The pre-activation of each code, with autograd; None where the encoder has none.
+        watched: The dead features in all rows, where the engine has made them along with the codes.
+        on_sphere: Whether decoder rows are kept at norm 1. What a norm's gradient would do is projected out there, so
+            that a penalty need not make it.
     """
 
     sae: "SAE"
     activations: Activations
-    latents: Latents
+    latents: Latents | DenseLatents
     recon: Float[Tensor, "n d_out"]
     dead: Bool[Tensor, " d_sae"]
     density: Float[Tensor, " d_sae"]
     progress: float
     scale: float
+    kept: Float[Tensor, "..."] | None = None
+    watched: Watched | None = None
+    on_sphere: bool = False
 
     @property
     def x(self) -> Float[Tensor, "n d_in"]:
@@ -51,9 +76,12 @@ class Step:
         """What the reconstruction misses, with autograd."""
         return self.target - self.recon
 
-    def pre_acts(self, features: Tensor) -> Float[Tensor, "n f"]:
-        """Dense pre-activations of a few features, with autograd."""
-        return self.sae.pre_acts(self.x, features)
+    def dead_features(self) -> Watched:
+        """The dead features in all rows, for a penalty that says `reads_dead = True`."""
+        if self.watched is not None:
+            return self.watched
+        features = self.dead.nonzero().squeeze(1)
+        return Watched(features, self.sae.pre_acts(self.x, features), self.sae.W_dec[features])
 
 
 @runtime_checkable
@@ -65,7 +93,29 @@ class Penalty(Protocol):
         ...
 
 
+class _SquaredError(torch.autograd.Function):
+    """Sum of squares of a difference, in one pass each way."""
+
+    @staticmethod
+    def forward(ctx: Any, recon: Tensor, target: Tensor) -> Tensor:
+        error = recon - target
+        ctx.save_for_backward(error)
+        flat = error.view(-1)
+        return flat.dot(flat)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        (error,) = ctx.saved_tensors
+        found = error * (2 * grad)
+        return found, -found if ctx.needs_input_grad[1] else None
+
+
+def squared_error(recon: Float[Tensor, "n d_out"], target: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
+    """Squared error, summed over the width and averaged over rows, differentiable in both."""
+    return _SquaredError.apply(recon, target) / len(recon)
+
+
 def reconstruction(step: Step) -> Float[Tensor, ""]:
     """Squared error, summed over the width and averaged over rows: the default training signal."""
-    residual = step.residual
-    return residual.square().sum() / len(residual)
+    return squared_error(step.recon, step.target)

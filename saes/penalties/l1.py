@@ -33,5 +33,7 @@ class L1:
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The penalty of one batch."""
         rise = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
-        norms = step.sae.W_dec.norm(dim=1)[step.latents.indices]
-        return self.coefficient * rise * (step.latents.values.abs() * norms).sum() / len(step.latents)
+        latents, sizes = step.latents, step.latents.values.abs()
+        if not step.on_sphere:
+            sizes = sizes * latents.spread(step.sae.W_dec.norm(dim=1))
+        return self.coefficient * rise * sizes.sum() / len(latents)

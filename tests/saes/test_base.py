@@ -19,7 +19,7 @@ def test_a_method_of_ones_own_is_loaded_when_it_is_passed_in(tmp_path) -> None:
 
 
 def test_without_candidates_there_is_no_method() -> None:
-    with pytest.raises(NotImplementedError, match="SAE defines no candidates"):
+    with pytest.raises(NotImplementedError, match="SAE defines neither bound nor candidates"):
         SAE(d_in=6, d_sae=64).encode(torch.zeros(2, 6))
 
 

@@ -5,74 +5,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from saes.base import SAE
 from saes.batch_topk import BatchTopK
 from saes.engine import selection
-from saes.engine.selection import Candidates, above, concatenated, largest, row_top_k, top_rows
+from saes.engine.choices import above, row_top_k
+from saes.engine.selection import Context, concatenated
 from saes.topk import TopK
-
-SHAPES = [(3, 5, 2), (4, 16, 1), (7, 64, 32), (5, 64, 64), (9, 128, 4), (6, 1024, 8), (2, 2048, 32), (3, 4096, 5)]
-
-
-@pytest.mark.parametrize(("n", "m", "k"), [*SHAPES, (1, 1000, 7), (1, 1, 1), (0, 512, 4), (11, 24_576, 32)])
-def test_top_rows_are_those_of_topk(n: int, m: int, k: int) -> None:
-    scores = torch.randn(n, m, generator=torch.Generator().manual_seed(m))
-    values, indices = top_rows(scores, k)
-    expected = scores.topk(k, dim=1)
-    assert torch.equal(values.sort(dim=1, descending=True).values, expected.values)
-    assert torch.equal(indices.sort(dim=1).values, expected.indices.sort(dim=1).values)
-    assert torch.equal(scores.gather(1, indices), values)
-
-
-@pytest.mark.parametrize(("n", "m", "k"), SHAPES)
-def test_top_rows_with_ties_are_distinct_entries_with_the_largest_values(n: int, m: int, k: int) -> None:
-    scores = torch.randint(3, (n, m), generator=torch.Generator().manual_seed(k)).float()
-    values, indices = top_rows(scores, k)
-    assert torch.equal(values.sort(dim=1, descending=True).values, scores.topk(k, dim=1).values)
-    assert torch.equal(scores.gather(1, indices), values)
-    assert all(len(row.unique()) == k for row in indices)
-
-
-@pytest.mark.parametrize("m", [8, 64, 4096, 1, 7, 30, 1001])
-@pytest.mark.parametrize("per_feature", [False, True])
-def test_above_is_nonzero(m: int, per_feature: bool) -> None:
-    draw = torch.Generator().manual_seed(m)
-    pre_acts = torch.randn(13, m, generator=draw).round(decimals=1)  # Some entries equal the bound: they are left out.
-    bound = torch.randn(m, generator=draw) if per_feature else 0.5
-    found = above(pre_acts, bound, 40)
-    rows, indices = (pre_acts > bound).nonzero(as_tuple=True)
-    assert torch.equal(found.rows, rows + 40)
-    assert torch.equal(found.indices, indices)
-    assert torch.equal(found.values, pre_acts[rows, indices])
-
-
-@pytest.mark.parametrize("m", [16, 17])
-def test_above_of_nothing(m: int) -> None:
-    assert above(torch.zeros(0, m), 0.0, 0).values.numel() == 0
-    assert above(-torch.ones(3, m), 0.0, 0).values.numel() == 0
-
-
-def test_row_top_k_leaves_out_what_is_not_positive() -> None:
-    found = row_top_k(torch.tensor([[3.0, -1.0, 2.0], [-1.0, 0.0, 5.0]]), 2, 10)
-    assert found.rows.tolist() == [10, 10, 11]
-    assert found.indices.tolist() == [0, 2, 2]
-    assert found.values.tolist() == [3.0, 2.0, 5.0]
-
-
-@pytest.mark.parametrize(
-    ("values", "budget", "kept"),
-    [
-        ([1.0, 3.0, 2.0], 2, [1, 2]),
-        ([1.0, 1.0, 2.0], 2, [0, 2]),  # The first two reach the border value, but the last is larger.
-        ([1.0, 1.0, 1.0], 2, [0, 1]),
-        ([1.0, 2.0], 5, [0, 1]),
-        ([], 0, []),
-    ],
-)
-def test_largest(values: list[float], budget: int, kept: list[int]) -> None:
-    n = torch.arange(len(values))
-    assert largest(Candidates(n, n, torch.tensor(values)), budget).rows.tolist() == kept
 
 
 def test_chunks_of_full_and_of_short_rows_are_rows_of_any_length() -> None:
-    full, short = row_top_k(torch.ones(2, 3), 2, 0), row_top_k(-torch.ones(2, 3), 2, 2)
+    context = Context(training=True, n=4)
+    full, short = row_top_k(torch.ones(2, 3), 2, context), above(-torch.ones(2, 3), 0.0, context)
     for parts in ([full, short], [short, full]):
         both = concatenated(sorted(parts, key=lambda part: part is short))
         assert both.k is None

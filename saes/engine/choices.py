@@ -1,0 +1,99 @@
+"""Exact choices among pre-activations: the k largest of a row or feature, entries above a bound, the largest of all."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saes.engine.selection import Candidates, Context
+
+
+def top_rows(scores: Float[Tensor, "n m"], k: int, groups: int = 16) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The `k` largest of each row, exact, in no order.
+
+    Two stages: the k strided groups (columns g, g + m / groups, ...) with the largest maxima hold the k largest
+    entries. Strided groups reduce an outer axis, which is vectorised: 1.6 ms where contiguous groups take 21.9 and
+    `torch.topk` 41, at 1024 x 8192.
+    """
+    n, m = scores.shape
+    width = m // groups
+    if m % groups or width < 2 * k:
+        return scores.topk(k, dim=1, sorted=False)
+    grouped = scores.view(n, groups, width)
+    _, best = (
+        top_rows(grouped.amax(dim=1), k, 4) if width >= 8 * k else grouped.amax(dim=1).topk(k, dim=1, sorted=False)
+    )
+    members = grouped.gather(2, best.unsqueeze(1).expand(-1, groups, -1)).reshape(n, groups * k)
+    values, place = top_rows(members, k, 4) if groups > 4 else members.topk(k, dim=1, sorted=False)
+    group = torch.div(place, k, rounding_mode="floor")
+    return values, best.gather(1, place - group * k) + group * width
+
+
+def row_borders(scores: Float[Tensor, "n m"], k: int) -> Float[Tensor, "n 1"]:
+    """The `k`-th largest of each row."""
+    if scores.is_cuda:
+        return scores.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    # numpy's partition is vectorised: 8 ms where topk takes 47 and kthvalue 65, at 4096 x 819.
+    place = scores.shape[1] - k
+    parted = np.partition(scores.numpy(force=True), place, axis=1)
+    return torch.from_numpy(parted[:, place : place + 1])
+
+
+def row_top_k(
+    pre_acts: Float[Tensor, "n m"], k: int, context: Context, scores: Float[Tensor, "n m"] | None = None
+) -> Candidates:
+    """The k largest of each row, positive or not, features ascending within a row.
+
+    Args:
+        pre_acts: Pre-activations of a chunk of rows.
+        k: Pairs a row.
+        context: Of the chunk.
+        scores: What to rank by; None for the pre-activations themselves.
+    """
+    values, indices = top_rows(pre_acts if scores is None else scores, k)
+    indices, order = indices.sort(dim=1)
+    values = values.gather(1, order) if scores is None else pre_acts.gather(1, indices)
+    rows = torch.arange(context.start, context.start + len(pre_acts), device=values.device).repeat_interleave(k)
+    return Candidates(rows, indices.flatten(), values.flatten(), k=k)
+
+
+def feature_top_k(pre_acts: Float[Tensor, "f n"], k: int, context: Context) -> Candidates:
+    """The k largest of each feature, positive or not, rows ascending within a feature.
+
+    Args:
+        pre_acts: Pre-activations of a chunk of features, in all rows.
+        k: Pairs a feature.
+        context: Of the chunk.
+    """
+    found = row_top_k(pre_acts, k, context)
+    return Candidates(found.indices, found.rows, found.values)
+
+
+def largest(candidates: Candidates, budget: int) -> Candidates:
+    """The `budget` pairs with the largest values, in order; of equal ones the first; all where there are fewer."""
+    values = candidates.values
+    surplus = values.numel() - budget
+    if surplus <= 0:
+        return candidates
+    smallest = values.kthvalue(surplus + 1).values
+    kept = values >= smallest
+    if int(kept.count_nonzero()) > budget:
+        # Ties at the border: whatever is larger stays, and as many of the equal ones as there is room for.
+        kept, equal = values > smallest, values == smallest
+        kept |= equal & (equal.cumsum(0) <= budget - kept.count_nonzero())
+    return candidates.keep(kept.nonzero().squeeze(1))
+
+
+def above(pre_acts: Float[Tensor, "n m"], bound: float | Float[Tensor, " m"], context: Context) -> Candidates:
+    """Entries strictly above a bound (one number, or one a feature), in order of row and feature."""
+    m = pre_acts.shape[1]
+    hit = torch.gt(pre_acts, bound, out=context.scratch("hit", pre_acts, *pre_acts.shape, dtype=torch.bool))
+    if m % 8 == 0:
+        # Scan the mask eight flags at a time: 2.6 ms where `nonzero` of the flags takes 16, at 1024 x 8192.
+        words = hit.view(-1).view(torch.int64).nonzero().squeeze(1)
+        inside = hit.view(-1, 8)[words].nonzero()
+        flat = words[inside[:, 0]] * 8 + inside[:, 1]
+    else:
+        flat = hit.view(-1).nonzero().squeeze(1)
+    rows = torch.div(flat, m, rounding_mode="floor")
+    return Candidates(rows + context.start, flat - rows * m, pre_acts.reshape(-1)[flat])

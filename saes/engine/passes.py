@@ -1,0 +1,98 @@
+"""The forward pass of an SAE, sparse or dense, with all that its losses ask for."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.types import Latents
+from saes.engine import dense, sparse
+from saes.engine.dense import DenseLatents
+from saes.engine.scratch import Scratch
+from saes.engine.selection import Context, choose_among, select
+
+if TYPE_CHECKING:
+    from saes.base import SAE
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes, and what they were made of.
+
+    Args:
+        latents: The codes, with autograd; dense ones if asked for.
+        pre_acts: The pre-activation of each code (of every latent, if dense), with autograd.
+        watched: Pre-activations of the watched features in all rows, with autograd; None where none were.
+    """
+
+    latents: Latents | DenseLatents
+    pre_acts: Float[Tensor, "..."]
+    watched: Float[Tensor, "n f"] | None = None
+
+
+def encode(
+    sae: "SAE",
+    x: Float[Tensor, "n d_in"],
+    grads: Float[Tensor, "n d_in"] | None,
+    *,
+    watch: Int[Tensor, " f"] | None,
+    as_dense: bool,
+    scratch: Scratch | None,
+) -> Encoded:
+    """Encode as the SAE's hooks say.
+
+    Args:
+        sae: Whose encoder and hooks.
+        x: Activations.
+        grads: Gradient of a loss at each row, for methods that select by it.
+        watch: Features whose pre-activations are wanted in all rows.
+        as_dense: Whether to make every pre-activation at once.
+        scratch: Buffers of earlier calls to write into.
+    """
+    centred = (x - sae.b_dec).detach()
+    context = Context(training=sae.training, n=len(x), grads=grads, scratch=scratch or Scratch())
+    if as_dense:
+        return _encode_dense(sae, x, centred, watch, context)
+    selected = select(
+        centred,
+        sae.W_enc,
+        sae.b_enc,
+        candidates=sae.candidates,
+        choose=sae.choose,
+        context=context,
+        by_feature=sae.by_feature,
+        watch=watch,
+    )
+    support = selected.support
+    pre_acts, watched = sparse.kept_pre_acts(
+        x, sae.b_dec, sae.W_enc, sae.b_enc, support, centred=centred, watch=watch, watched=selected.watched
+    )
+    return Encoded(support.with_values(sae.activate(pre_acts, support)), pre_acts, watched)
+
+
+def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, context: Context) -> Encoded:
+    pre_acts = dense.pre_acts(x, sae.b_dec, sae.W_enc, sae.b_enc, centred)
+    values = sae.activate(pre_acts, DenseLatents(pre_acts.detach()))
+    if sae.bound() is None:
+        support = choose_among(
+            pre_acts.detach(),
+            candidates=sae.candidates,
+            choose=sae.choose,
+            context=context,
+            by_feature=sae.by_feature,
+        )
+        kept = torch.zeros_like(pre_acts, dtype=torch.bool)
+        kept[support.rows, support.indices] = True
+        values = torch.where(kept, values, values.new_zeros(()))
+    return Encoded(DenseLatents(values), pre_acts, None if watch is None else pre_acts[:, watch])
+
+
+def decode(
+    latents: Latents | DenseLatents, W_dec: Float[Tensor, "d_sae d_out"], watch: Int[Tensor, " f"] | None = None
+) -> tuple[Float[Tensor, "n d_out"], Float[Tensor, "f d_out"] | None]:
+    """`latents @ W_dec`, and the decoder rows of watched features, both with autograd."""
+    if isinstance(latents, DenseLatents):
+        return dense.decode(latents, W_dec), None if watch is None else W_dec[watch]
+    return sparse.decode_watched(latents, W_dec, watch)

@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from saes.engine.choices import above, feature_top_k, largest, row_borders, row_top_k, top_rows
+from saes.engine.selection import Candidates, Context
+
+CONTEXT = Context(training=True, n=100, start=40)
+SHAPES = [(3, 5, 2), (4, 16, 1), (7, 64, 32), (5, 64, 64), (9, 128, 4), (6, 1024, 8), (2, 2048, 32), (3, 4096, 5)]
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [*SHAPES, (1, 1000, 7), (1, 1, 1), (0, 512, 4), (11, 24_576, 32)])
+def test_top_rows_are_those_of_topk(n: int, m: int, k: int) -> None:
+    scores = torch.randn(n, m, generator=torch.Generator().manual_seed(m))
+    values, indices = top_rows(scores, k)
+    expected = scores.topk(k, dim=1)
+    assert torch.equal(values.sort(dim=1, descending=True).values, expected.values)
+    assert torch.equal(indices.sort(dim=1).values, expected.indices.sort(dim=1).values)
+    assert torch.equal(scores.gather(1, indices), values)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), SHAPES)
+def test_top_rows_with_ties_are_distinct_entries_with_the_largest_values(n: int, m: int, k: int) -> None:
+    scores = torch.randint(3, (n, m), generator=torch.Generator().manual_seed(k)).float()
+    values, indices = top_rows(scores, k)
+    assert torch.equal(values.sort(dim=1, descending=True).values, scores.topk(k, dim=1).values)
+    assert torch.equal(scores.gather(1, indices), values)
+    assert all(len(row.unique()) == k for row in indices)
+
+
+@pytest.mark.parametrize("m", [8, 64, 4096, 1, 7, 30, 1001])
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_above_is_nonzero(m: int, per_feature: bool) -> None:
+    draw = torch.Generator().manual_seed(m)
+    pre_acts = torch.randn(13, m, generator=draw).round(decimals=1)  # Some entries equal the bound: they are left out.
+    bound = torch.randn(m, generator=draw) if per_feature else 0.5
+    found = above(pre_acts, bound, CONTEXT)
+    rows, indices = (pre_acts > bound).nonzero(as_tuple=True)
+    assert torch.equal(found.rows, rows + 40)
+    assert torch.equal(found.indices, indices)
+    assert torch.equal(found.values, pre_acts[rows, indices])
+
+
+@pytest.mark.parametrize("m", [16, 17])
+def test_above_of_nothing(m: int) -> None:
+    assert above(torch.zeros(0, m), 0.0, CONTEXT).values.numel() == 0
+    assert above(-torch.ones(3, m), 0.0, CONTEXT).values.numel() == 0
+
+
+def test_row_top_k_numbers_rows_and_orders_features() -> None:
+    found = row_top_k(torch.tensor([[3.0, -1.0, 4.0], [-1.0, 0.0, 5.0]]), 2, CONTEXT)
+    assert found.rows.tolist() == [40, 40, 41, 41]
+    assert found.indices.tolist() == [0, 2, 1, 2]
+    assert found.values.tolist() == [3.0, 4.0, 0.0, 5.0]
+
+
+def test_scores_rank_and_values_are_the_pre_activations() -> None:
+    scores = torch.tensor([[0.0, 5.0, 1.0]])
+    found = row_top_k(torch.tensor([[3.0, -1.0, 2.0]]), 2, CONTEXT, scores)
+    assert found.indices.tolist() == [1, 2]
+    assert found.values.tolist() == [-1.0, 2.0]
+
+
+def test_feature_top_k_is_row_top_k_of_the_transpose() -> None:
+    pre_acts = torch.randn(20, 33, generator=torch.Generator().manual_seed(0))  # 20 features in 33 rows
+    found = feature_top_k(pre_acts, 4, CONTEXT)
+    assert torch.equal(found.indices, torch.arange(40, 60).repeat_interleave(4))
+    assert torch.equal(found.rows.view(20, 4), pre_acts.topk(4, dim=1).indices.sort(dim=1).values)
+    assert torch.equal(found.values, pre_acts[found.indices - 40, found.rows])
+
+
+@pytest.mark.parametrize("k", [1, 7, 30])
+def test_row_borders_are_the_kth_largest(k: int) -> None:
+    scores = torch.randn(9, 30, generator=torch.Generator().manual_seed(k))
+    assert torch.equal(row_borders(scores, k).squeeze(1), scores.sort(dim=1, descending=True).values[:, k - 1])
+
+
+@pytest.mark.parametrize(
+    ("values", "budget", "kept"),
+    [
+        ([1.0, 3.0, 2.0], 2, [1, 2]),
+        ([1.0, 1.0, 2.0], 2, [0, 2]),  # The first two reach the border value, but the last is larger.
+        ([1.0, 1.0, 1.0], 2, [0, 1]),
+        ([1.0, 2.0], 5, [0, 1]),
+        ([], 0, []),
+    ],
+)
+def test_largest(values: list[float], budget: int, kept: list[int]) -> None:
+    n = torch.arange(len(values))
+    assert largest(Candidates(n, n, torch.tensor(values)), budget).rows.tolist() == kept
