@@ -32,7 +32,7 @@ wheel: .venv/ready
 	test -x $(BIN)/python || if $(PYTHON) -c "import torch" 2>/dev/null; \
 		then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt torch
-	(grep -v '^torch==' constraints.txt; $(BIN)/python -c "import torch; print('torch==' + torch.__version__)") > .venv/constraints.txt
+	(grep -v '^torch==\|^triton==' constraints.txt; $(BIN)/python -c "import torch; print('torch==' + torch.__version__)") > .venv/constraints.txt
 	$(BIN)/python -m pip install --quiet -c .venv/constraints.txt -e ".[demo,dev]"
 	touch .venv/ready
 

@@ -19,7 +19,11 @@ from interp.stores.memory import MemoryStore
 from interp.types import Activations
 from saes.base import SAE
 from saes.batch_topk import BatchTopK
+from saes.engine.choices import feature_top_k, row_top_k
+from saes.engine.selection import Candidates, Context
+from saes.jumprelu import JumpReLU
 from saes.penalties.aux_k import AuxK
+from saes.penalties.l0 import L0
 from saes.penalties.l1 import L1
 from saes.relu import ReLU
 from saes.topk import TopK
@@ -28,6 +32,35 @@ from saes.training import Job, TrainConfig, Trainer
 SHAPES = {"A": (512, 8192, 4096), "B": (768, 24576, 2048)}
 K = 32
 STEPS = 10
+
+
+class Columns(SAE):
+    """Column-wise choice: every latent keeps as many rows."""
+
+    by_feature = True
+
+    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
+        super().__init__(d_in=d_in, d_sae=d_sae, k=k)
+
+    def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
+        return feature_top_k(pre_acts, max(1, self.k * context.n // self.d_sae), context)
+
+
+class Gradients(SAE):
+    """Gradient-weighted scores, exact: a second product of the encoder's size."""
+
+    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
+        super().__init__(d_in=d_in, d_sae=d_sae, k=k)
+
+    def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
+        scores = context.scratch("scores", pre_acts, *pre_acts.shape)
+        torch.mm(context.grads, self.W_dec.T, out=scores).abs_().mul_(pre_acts)
+        return row_top_k(pre_acts, self.k, context, scores)
+
+
+def jumprelu(density: float) -> Callable[[int, int], SAE]:
+    threshold = float(torch.distributions.Normal(0, 1).icdf(torch.tensor(1 - density)))
+    return lambda d, m: JumpReLU(d_in=d, d_sae=m, threshold=threshold, bandwidth=0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +77,17 @@ CASES = {
     "topk": Case(lambda d, m: TopK(d_in=d, d_sae=m, k=K)),
     "topk-dead": Case(lambda d, m: TopK(d_in=d, d_sae=m, k=K), (AuxK(),), dead=0.1),
     "batchtopk": Case(lambda d, m: BatchTopK(d_in=d, d_sae=m, k=K)),
+    "matryoshka": Case(lambda d, m: BatchTopK(d_in=d, d_sae=m, k=K, prefixes=[m // 8, m // 4, m // 2, m])),
+    "columns": Case(lambda d, m: Columns(d_in=d, d_sae=m, k=K)),
+    "gradients": Case(lambda d, m: Gradients(d_in=d, d_sae=m, k=K)),
+    **{f"jumprelu-{p}%": Case(jumprelu(p / 100), (L0(),)) for p in (1, 2, 5)},
     **{f"relu-{p}%": Case(lambda d, m: ReLU(d_in=d, d_sae=m), (L1(),), density=p / 100) for p in (1, 2, 5, 20)},
 }
 
 
-def rows(n: int, d_in: int) -> Activations:
+def rows(n: int, d_in: int) -> MemoryStore:
     values = torch.randn(n, d_in, generator=torch.Generator().manual_seed(0))
-    return MemoryStore.from_values(values)
+    return MemoryStore(Activations(values, torch.arange(n), torch.zeros(n, dtype=torch.long), values.flip(0)))
 
 
 def trainer(case: Case, shape: str, batches: int = 2) -> tuple[Trainer, list[Activations]]:
@@ -114,7 +151,8 @@ def main() -> None:
         sides = {"floor": floor(asked.shape), name: steps(CASES[name], asked.shape)}
         seconds = interleaved(sides, asked.rounds)
         base = statistics.median(seconds["floor"])
-        print(f"{asked.shape} floor {base / STEPS * 1e3:6.1f} ms   {name:12s} {statistics.median(seconds[name]) / base:5.2f}", flush=True)
+        ratio = statistics.median(seconds[name]) / base
+        print(f"{asked.shape} floor {base / STEPS * 1e3:6.1f} ms   {name:12s} {ratio:5.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ class SAE(nn.Module):
     trainable: bool = True
     by_feature: ClassVar[bool] = False
     """Whether the hooks are given some features with all rows, instead of some rows with all features."""
+    prefixes: list[int] | None = None
+    """Numbers of latents whose first ones reconstruct on their own in training (Matryoshka); the last is `d_sae`."""
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)
     """Parameters and buffers in the unit of the latents: they are scaled when a normaliser is folded in."""
 
@@ -225,19 +227,6 @@ def _method(name: str, classes: Sequence[type[SAE]], path: Path) -> type[SAE]:
             "a method of your own is loaded by classes=[YourClass]."
         )
     return known[name]
-
-
-def check_k(name: str, k: int, d_sae: int) -> None:
-    """Refuse a number of kept latents that cannot be.
-
-    Raises:
-        ValueError: If `k` is not in `1..d_sae`.
-    """
-    if not isinstance(k, int) or not 1 <= k <= d_sae:
-        raise ValueError(
-            f"{name} is {k!r}, but it is a whole number in 1..d_sae = {d_sae}: "
-            "choose fewer latents a row or a larger d_sae."
-        )
 
 
 def default_lr(d_sae: int) -> float:

@@ -1,5 +1,6 @@
 """BatchTopK (Bussmann et al. 2024, https://arxiv.org/abs/2412.06410)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.types import Latents
-from saes.base import SAE, check_k
+from saes.arguments import check_k, check_prefixes
+from saes.base import SAE
 from saes.engine.choices import above, largest
 from saes.engine.dense import DenseLatents
 from saes.engine.selection import Candidates, Context
@@ -27,16 +29,27 @@ class BatchTopK(SAE):
         d_sae: Number of latents.
         k: Latents kept per input on average.
         threshold_rate: Weight of a new batch in the running threshold, in (0, 1].
+        prefixes: Numbers of latents whose first ones must reconstruct on their own, ascending to `d_sae`
+            (Matryoshka: Bussmann et al. 2025, https://arxiv.org/abs/2503.17547); None for all at once.
         seed: Names the random initial directions.
 
     Raises:
-        ValueError: If `k` is not in `1..d_sae`, `threshold_rate` not in (0, 1], or if an SAE that has seen no
-            training batch is evaluated.
+        ValueError: If `k` is not in `1..d_sae`, `prefixes` do not ascend to `d_sae`, `threshold_rate` is not in
+            (0, 1], or if an SAE that has seen no training batch is evaluated.
     """
 
     latent_units = ("b_enc", "threshold")
 
-    def __init__(self, *, d_in: int, d_sae: int, k: int = 32, threshold_rate: float = 0.1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        d_in: int,
+        d_sae: int,
+        k: int = 32,
+        threshold_rate: float = 0.1,
+        prefixes: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> None:
         check_k("k", k, d_sae)
         if not 0 < threshold_rate <= 1:
             raise ValueError(
@@ -46,7 +59,8 @@ class BatchTopK(SAE):
         self.threshold_rate: float
         self.threshold: Tensor
         self.last: Tensor
-        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate)
+        prefixes = check_prefixes(prefixes, d_sae)
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate, prefixes=prefixes)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         # Where the last batch's choice ended. It makes the next choice cheap and never changes it: it is not saved.
         self.register_buffer("last", torch.tensor(float("nan")), persistent=False)

@@ -84,8 +84,8 @@ def take(
 
 
 def _review(job: Job, state: TrainState, batch: Activations, config: TrainConfig) -> None:
-    """Look at what the state counts; before the first step, a few rows tell the density of which there is no count."""
-    if state.steps == 0 and config.path == "auto":
+    """Look at what the state counts; before the first step, a few rows tell the density where nothing fixes it."""
+    if state.steps == 0 and config.path == "auto" and job.sae.bound() is not None:
         with torch.no_grad():
             few = job.sae.encoded(batch.values[:64], None if batch.grads is None else batch.grads[:64])
         state.kept.fill_(few.pre_acts.numel() / min(64, len(batch.values)))
@@ -98,7 +98,14 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
     reads_dead = any(getattr(penalty, "reads_dead", False) for penalty in job.penalties or ())
     watch = state.dead if reads_dead and len(state.dead) else None
     encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense, scratch=moment.scratch)
-    recon, W_watched = passes.decode(encoded.latents, sae.W_dec, watch)
+    prefix_recons = None
+    if sae.prefixes is None:
+        recon, W_watched = passes.decode(encoded.latents, sae.W_dec, watch)
+        recon = recon + sae.b_dec
+    else:
+        prefix_recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.prefixes, watch)
+        prefix_recons = prefix_recons + sae.b_dec
+        recon = prefix_recons[-1]
     watched = None
     if watch is not None and encoded.watched is not None and W_watched is not None:
         watched = Watched(watch, encoded.watched, W_watched)
@@ -108,11 +115,12 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
         sae=sae,
         activations=batch,
         latents=encoded.latents,
-        recon=recon + sae.b_dec,
+        recon=recon,
         dead=state.silent > moment.config.dead_after,
         density=state.density,
         progress=(moment.steps - 1) / moment.config.steps,
         scale=moment.scale,
+        prefix_recons=prefix_recons,
         kept=encoded.pre_acts,
         watched=watched,
         on_sphere=True,

@@ -17,7 +17,7 @@ def top_rows(scores: Float[Tensor, "n m"], k: int, groups: int = 16) -> tuple[Fl
     """
     n, m = scores.shape
     width = m // groups
-    if m % groups or width < 2 * k:
+    if m % groups or width < 2 * k or k == 0:
         return scores.topk(k, dim=1, sorted=False)
     grouped = scores.view(n, groups, width)
     _, best = (

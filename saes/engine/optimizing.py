@@ -55,7 +55,7 @@ def update(
     for group in optimizer.param_groups:
         group["lr"] = lr
     # Fused Adam divides gradients by `grad_scale` as it reads them, and does nothing where `found_inf` is 1.
-    optimizer.grad_scale = None if clip is None else (norm / clip).clamp_(min=1.0)  # type: ignore[attr-defined]
+    optimizer.grad_scale = None if clip is None else (norm / clip).clamp(min=1.0).float()  # type: ignore[attr-defined]
     optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
     optimizer.step()
     for W in _blocks(W_dec):

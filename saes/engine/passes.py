@@ -1,5 +1,7 @@
 """The forward pass of an SAE, sparse or dense, with all that its losses ask for."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,3 +98,32 @@ def decode(
     if isinstance(latents, DenseLatents):
         return dense.decode(latents, W_dec), None if watch is None else W_dec[watch]
     return sparse.decode_watched(latents, W_dec, watch)
+
+
+def decode_prefixes(
+    latents: Latents | DenseLatents,
+    W_dec: Float[Tensor, "d_sae d_out"],
+    prefixes: Sequence[int],
+    watch: Int[Tensor, " f"] | None = None,
+) -> tuple[Float[Tensor, "q n d_out"], Float[Tensor, "f d_out"] | None]:
+    """What each prefix of the latents decodes to, and the decoder rows of watched features, with autograd.
+
+    Args:
+        latents: Codes.
+        W_dec: Decoder.
+        prefixes: Numbers of first latents, ascending to all of them.
+        watch: Features whose decoder rows are wanted.
+    """
+    n, edges = len(latents), [0, *prefixes]
+    if isinstance(latents, DenseLatents):
+        parts = [latents.values[:, a:b] @ W_dec[a:b] for a, b in itertools.pairwise(edges)]
+        return torch.stack(parts).cumsum(0), None if watch is None else W_dec[watch]
+    # A row of each group of features is a row of its own, so that one pass decodes all groups.
+    borders = torch.tensor(prefixes[:-1], device=latents.indices.device, dtype=latents.indices.dtype)
+    group = torch.bucketize(latents.indices, borders, right=True)
+    rows, order = torch.sort(group * n + latents.rows, stable=True)
+    apart = Latents.from_pairs(latents.values[order], rows, latents.indices[order], len(prefixes) * n, latents.d_sae)
+    if torch.is_grad_enabled() and W_dec.requires_grad:
+        apart.by_feature  # noqa: B018 - sorted before it is copied, for the backward pass.
+    sums, watched = sparse.decode_watched(apart, W_dec, watch)
+    return sums.view(len(prefixes), n, -1).cumsum(0), watched

@@ -43,6 +43,7 @@ class Step:
         density: Running firing density of each feature.
         progress: Part of the run that is done, in [0, 1].
         scale: What the model's units were multiplied by; a signal that runs the model divides `recon` by it.
+        prefix_recons: Outputs of the prefixes of the latents, with autograd, for an SAE that has prefixes.
         kept: The pre-activation of each code, with autograd; None where the encoder has none.
         watched: The dead features in all rows, where the engine has made them along with the codes.
         on_sphere: Whether decoder rows are kept at norm 1. What a norm's gradient would do is projected out there, so
@@ -57,6 +58,7 @@ class Step:
     density: Float[Tensor, " d_sae"]
     progress: float
     scale: float
+    prefix_recons: Float[Tensor, "q n d_out"] | None = None
     kept: Float[Tensor, "..."] | None = None
     watched: Watched | None = None
     on_sphere: bool = False
@@ -117,5 +119,8 @@ def squared_error(recon: Float[Tensor, "n d_out"], target: Float[Tensor, "n d_ou
 
 
 def reconstruction(step: Step) -> Float[Tensor, ""]:
-    """Squared error, summed over the width and averaged over rows: the default training signal."""
-    return squared_error(step.recon, step.target)
+    """Squared error, summed over the width and averaged over rows (and prefixes): the default training signal."""
+    if step.prefix_recons is None:
+        return squared_error(step.recon, step.target)
+    recons = step.prefix_recons
+    return squared_error(recons.flatten(0, 1), step.target.repeat(len(recons), 1))

@@ -31,12 +31,14 @@ def store() -> MemoryStore:
 
 def _step_of(sae: SAE, x: Tensor, latents: Latents | None = None, recon: Tensor | None = None, **about) -> Step:
     """A step of `x` through `sae`; half of the features dead unless said otherwise."""
-    latents = sae.codes(x) if latents is None else latents
+    if latents is None:
+        encoded = sae.encoded(x)
+        latents, about["kept"] = encoded.latents, encoded.pre_acts
     recon = sae.decode(latents) if recon is None else recon
     n, zeros = len(x), torch.zeros(sae.d_sae)
     dead = about.pop("dead", torch.arange(sae.d_sae) % 2 == 0)
     activations = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long))
-    return Step(sae, activations, latents, recon, dead, zeros, about.pop("progress", 1.0), 1.0)
+    return Step(sae, activations, latents, recon, dead, zeros, about.pop("progress", 1.0), 1.0, **about)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_dense_pre_acts_of_some_features(randomised) -> None:
 
 
 def test_arguments_are_shown() -> None:
-    assert repr(TopK(d_in=6, d_sae=64, k=3)) == "TopK(d_in=6, d_sae=64, seed=0, k=3)"
+    assert repr(TopK(d_in=6, d_sae=64, k=3)) == "TopK(d_in=6, d_sae=64, seed=0, k=3, prefixes=None)"
 
 
 def test_the_learning_rate_falls_with_width() -> None:

@@ -16,10 +16,17 @@ from torch import Tensor
 
 import saes
 import saes.penalties
-from interp.types import Directions, Latents
+from interp.types import Activations, Directions, Latents
 from saes import weights_file
 from saes.base import SAE, methods
+from saes.engine.dense import DenseLatents
+from saes.engine.scratch import Scratch
+from saes.jumprelu import JumpReLU
+from saes.penalties.aux_k import AuxK
 from saes.penalties.base import reconstruction
+from saes.penalties.l0 import L0
+from saes.states import TrainState
+from saes.stepping import Moment, forward
 from saes.training import Job, TrainConfig, Trainer
 
 METHODS = [pytest.param(method, id=name) for name, method in sorted(methods().items())]
@@ -35,9 +42,8 @@ def _penalties() -> list[type]:
 
 
 PENALTIES = [pytest.param(penalty, id=penalty.__name__) for penalty in _penalties()]
-TERMS = [pytest.param(reconstruction, id="reconstruction")] + [
-    pytest.param(penalty.values[0](), id=penalty.id) for penalty in PENALTIES
-]
+SIGNAL = pytest.param(reconstruction, id="reconstruction")
+TERMS = [SIGNAL, *(pytest.param(penalty.values[0](), id=penalty.id) for penalty in PENALTIES)]
 both_modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -64,19 +70,28 @@ def trained(rows) -> dict[type[SAE], SAE]:
     return {type(sae): sae for sae in exported}
 
 
-def _dense(sae: SAE, x: Tensor) -> tuple[Latents, Tensor]:
-    """The kept codes and the reconstruction by full matrices; which codes are kept is the only thing taken over."""
+def _dense(sae: SAE, x: Tensor) -> tuple[Latents, Tensor, Tensor]:
+    """The codes, the reconstruction and the kept pre-activations by full matrices; the support alone is taken over."""
     support = sae.codes(x).detach()
-    pre_acts = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
-    latents = support.with_values(sae.activate(pre_acts[support.rows, support.indices], support))
-    return latents, latents.dense() @ sae.W_dec + sae.b_dec
+    kept = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc)[support.rows, support.indices]
+    latents = support.with_values(sae.activate(kept, support))
+    return latents, latents.dense() @ sae.W_dec + sae.b_dec, kept
+
+
+def _applies(term, sae: SAE, x: Tensor, step_of) -> bool:
+    """Whether a term can be trained with this method; where not, it says so."""
+    if isinstance(term, L0) and not hasattr(sae, "firing"):
+        with pytest.raises(ValueError, match=f"the latents of {type(sae).__name__} have no thresholds"):
+            term(step_of(sae, x))
+        return False
+    return True
 
 
 # Methods ----------------------------------------------------------------------------------------------------------
 
 
 def test_methods_are_found() -> None:
-    assert {"TopK", "BatchTopK", "ReLU"} <= set(methods())
+    assert {"TopK", "BatchTopK", "ReLU", "JumpReLU"} <= set(methods())
     assert SAE not in methods().values()
 
 
@@ -118,23 +133,74 @@ def test_signs_of_latents(sae: SAE, x: Tensor, training: bool) -> None:
 @every_method
 @both_modes
 def test_sparse_equals_dense(sae: SAE, x: Tensor, training: bool) -> None:
-    latents, recon = _dense(sae.train(training), x)
+    latents, recon, _ = _dense(sae.train(training), x)
     torch.testing.assert_close(sae.encode(x).values, latents.without_zeros().values, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(sae(x), recon, rtol=1e-12, atol=1e-12)
 
 
+def _gradients(loss: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the parameters that a loss reaches."""
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: grad for name, grad in zip(parameters, found, strict=True) if grad is not None and grad.any()}
+
+
+SIZES = ["usual", "one row", "seven rows", "ties", "negative", "none"]
+
+
+def _batch(x: Tensor, sae: SAE, size: str) -> Tensor:
+    """Rows of one kind; of `negative` rows hardly an entry is positive, of `none` not one."""
+    if size in ("negative", "none"):
+        with torch.no_grad():
+            sae.b_enc.sub_(1.5 if size == "negative" else 1e6)
+    return {"one row": x[:1], "seven rows": x[:7], "ties": x[:5].repeat(8, 1)}.get(size, x)
+
+
 @every_method
 @pytest.mark.parametrize("term", TERMS)
-def test_every_gradient_of_every_term_equals_autograd_and_is_not_zero(sae: SAE, x: Tensor, term, step_of) -> None:
-    sae.train()
+@pytest.mark.parametrize("size", SIZES)
+def test_every_gradient_of_every_term_equals_autograd_and_is_not_zero(sae: SAE, x: Tensor, term, size, step_of) -> None:
+    if not _applies(term, sae.train(), x, step_of):
+        return
     # Features that this batch never fires count as dead, and some others with them.
-    parameters = dict(sae.named_parameters())
-    found = torch.autograd.grad(term(step_of(sae, x)), list(parameters.values()), allow_unused=True)
-    expected = torch.autograd.grad(term(step_of(sae, x, *_dense(sae, x))), list(parameters.values()))
-    for name, ours, theirs in zip(parameters, found, expected, strict=True):
-        assert ours is not None, name
-        assert ours.abs().max() > 0, name
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+    parameters, x = dict(sae.named_parameters()), _batch(x, sae, size)
+    latents, recon, kept = _dense(sae, x)
+    found = _gradients(term(step_of(sae, x)), parameters)
+    expected = _gradients(term(step_of(sae, x, latents, recon, kept=kept)), parameters)
+    assert found.keys() == expected.keys()
+    if size == "usual":
+        needed = set(parameters) if term is reconstruction else {"log_threshold"} if isinstance(term, L0) else {"b_enc"}
+        assert needed <= found.keys()
+    for name, ours in found.items():
+        torch.testing.assert_close(
+            ours, expected[name], rtol=1e-9, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@every_method
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_dense_engine_agrees_with_the_sparse_one(sae: SAE, x: Tensor, term, size, step_of) -> None:
+    """Losses and gradients as the trainer makes them, dead latents along with the codes."""
+    if not _applies(term, sae.train(), x, step_of):
+        return
+    parameters, x = dict(sae.named_parameters()), _batch(x, sae, size)
+    found = {}
+    for path in ("sparse", "dense"):
+        state = TrainState.start(sae)
+        state.silent[::2] = 1000
+        state.review(dead_after=10, path=path)
+        config = TrainConfig(tokens=640, batch_size=64, dead_tokens=10, path=path)
+        rows = Activations(x, torch.arange(len(x)), torch.zeros(len(x), dtype=torch.long))
+        step = forward(Job(sae, penalties=(AuxK(),)), state, rows, Moment(config, 5, 1.0, Scratch()))
+        assert isinstance(step.latents, DenseLatents) == (path == "dense")
+        loss = term(step)
+        found[path] = (loss.detach(), step.latents.dense().detach(), _gradients(loss, parameters))
+    for ours, theirs in zip(found["sparse"][:2], found["dense"][:2], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found["sparse"][1] != 0, found["dense"][1] != 0)
+    assert found["sparse"][2].keys() == found["dense"][2].keys()
+    for name, grad in found["sparse"][2].items():
+        torch.testing.assert_close(grad, found["dense"][2][name], rtol=1e-11, atol=1e-12)
 
 
 @every_method
@@ -148,7 +214,9 @@ def test_gradients_reach_the_input(sae: SAE, x: Tensor) -> None:
 @every_method
 @pytest.mark.parametrize("term", TERMS)
 def test_the_loss_does_not_depend_on_the_batch_size(sae: SAE, x: Tensor, term, step_of) -> None:
-    once, twice = term(step_of(sae.train(), x)), term(step_of(sae, torch.cat([x, x])))
+    if not _applies(term, sae.train(), x, step_of):
+        return
+    once, twice = term(step_of(sae, x)), term(step_of(sae, torch.cat([x, x])))
     assert float(once.detach()) == pytest.approx(float(twice.detach()), rel=1e-12)
 
 
@@ -272,7 +340,7 @@ def test_wrong_arguments_are_refused(method: type[SAE], arguments: object, tmp_p
 
 
 def test_penalties_are_found() -> None:
-    assert {"AuxK", "L1"} <= {penalty.id for penalty in PENALTIES}
+    assert {"AuxK", "L1", "L0"} <= {penalty.id for penalty in PENALTIES}
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -287,7 +355,7 @@ def test_a_penalty_is_a_sourced_record_of_plain_values(penalty: type) -> None:
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_a_penalty_is_pure_and_linear_in_its_coefficient(penalty: type, x: Tensor, step_of, randomised) -> None:
-    sae = randomised(next(iter(methods().values()))(d_in=6, d_sae=64).double())
+    sae = randomised(JumpReLU(d_in=6, d_sae=64).double())  # The one that every penalty can be trained with.
     step = step_of(sae, x)
     tensors = (*sae.state_dict().values(), step.latents.values, step.recon, step.dead, step.density, step.x)
     kept = [tensor.detach().clone() for tensor in tensors]

@@ -1,0 +1,103 @@
+"""JumpReLU (Rajamanoharan et al. 2024, https://arxiv.org/abs/2407.14435)."""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from interp.types import Latents
+from saes.base import SAE
+from saes.engine.dense import DenseLatents
+from saes.penalties.l0 import L0
+
+
+class JumpReLU(SAE):
+    """Keep every pre-activation above its feature's learned threshold.
+
+    The threshold has no gradient of its own: what the loss would gain or lose is estimated from the entries within
+    half a bandwidth of it (equations 11 and 12). Its logarithm is what is learned, so that it stays positive.
+
+    Args:
+        d_in: Width of the activations.
+        d_sae: Number of latents.
+        bandwidth: Width of the window around a threshold, in units of training (unit variance a dimension). The paper
+            has 1e-3 for rows of unit norm; wide windows hear of a threshold in every batch.
+        threshold: Where every threshold starts, in units of training.
+        seed: Names the random initial directions.
+
+    Raises:
+        ValueError: If `bandwidth` or `threshold` is not positive.
+    """
+
+    def __init__(self, *, d_in: int, d_sae: int, bandwidth: float = 0.5, threshold: float = 0.5, seed: int = 0) -> None:
+        for name, value in (("bandwidth", bandwidth), ("threshold", threshold)):
+            if not value > 0:
+                raise ValueError(f"{name} is {value}, but it is positive: 0.5 suits inputs of unit variance.")
+        self.bandwidth: float
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, bandwidth=bandwidth, threshold=threshold)
+        self.log_threshold = nn.Parameter(torch.full((d_sae,), math.log(threshold)))
+
+    def bound(self) -> Float[Tensor, " d_sae"]:
+        """In training the lower end of the window; else the threshold."""
+        thresholds = self.log_threshold.detach().exp()
+        return thresholds - self.bandwidth / 2 if self.training else thresholds
+
+    def activate(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
+        """The pre-activation where it is above the threshold, else 0."""
+        return _Jump.apply(pre_acts, support.spread(self.log_threshold.exp()), self.bandwidth)
+
+    def firing(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
+        """1 where the pre-activation is above the threshold, else 0; differentiable in the threshold alone."""
+        return _Fires.apply(pre_acts, support.spread(self.log_threshold.exp()), self.bandwidth)
+
+    @torch.no_grad()
+    def rescale_inputs(self, scale: float) -> None:
+        """Thresholds are in units of the latents."""
+        super().rescale_inputs(scale)
+        self.log_threshold.sub_(math.log(scale))
+
+    def default_penalties(self) -> tuple[Any, ...]:
+        """L0 raises the thresholds."""
+        return (L0(),)
+
+
+def _near(pre_acts: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """Rectangle kernel over the distance to the threshold, of area 1."""
+    return ((pre_acts - threshold).abs() < bandwidth / 2).to(pre_acts.dtype) / bandwidth
+
+
+def _to_shape(grad: Tensor, like: Tensor) -> Tensor:
+    """Summed over the rows that one threshold was broadcast to."""
+    return grad if grad.shape == like.shape else grad.sum(0)
+
+
+class _Jump(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre_acts: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre_acts, threshold)
+        ctx.bandwidth = bandwidth
+        return pre_acts * (pre_acts > threshold)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre_acts, threshold = ctx.saved_tensors
+        grad_threshold = -threshold * _near(pre_acts, threshold, ctx.bandwidth) * grad
+        return grad * (pre_acts > threshold), _to_shape(grad_threshold, threshold), None
+
+
+class _Fires(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre_acts: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre_acts, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre_acts > threshold).to(pre_acts.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        pre_acts, threshold = ctx.saved_tensors
+        return None, _to_shape(-_near(pre_acts, threshold, ctx.bandwidth) * grad, threshold), None
