@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.stores.base import RowStore
+from interp.stores.gathering import gathered
 from interp.stores.items import ItemTable
 from interp.stores.manifest import address_hash, chosen_site, provenance_of, read_manifest, site_fingerprint
 from interp.stores.shards import opened_shards
@@ -53,6 +54,7 @@ class DiskStore(RowStore):
         self._offsets = [shard.get("example_offset", 0) for shard in manifest["shards"]]
         self._values = f"values/{entry['folder']}"
         self._hashed: set[Path] = set()
+        self._mapped: dict[tuple[int, str], dict[str, Tensor]] = {}
         self.items: Sequence[Item] = ItemTable(
             [shard["examples"] for shard in manifest["shards"]], lambda number: self._read(number, "items")
         )
@@ -72,13 +74,17 @@ class DiskStore(RowStore):
         wanted, order = torch.sort(numbers.cpu().long(), stable=True)
         if len(wanted) and not 0 <= int(wanted[0]) <= int(wanted[-1]) < len(self):
             raise IndexError(f"rows asked for are {int(wanted[0])} to {int(wanted[-1])}, but there are {len(self)}.")
-        parts = [self._rows_of(shard, wanted[low:high]) for shard, low, high in self._runs(wanted.numpy())]
-        if not parts:
-            return self._rows_of(0, wanted).to(dtype=self.dtype)
+        runs = list(self._runs(wanted.numpy()))
+        if not runs:
+            return self._cut(0, 0, 0).to(dtype=self.dtype)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order))
+        inside = [wanted[low:high] + self._inside(shard, 0, 0)[0] for shard, low, high in runs]
+        found = gathered([self._whole(shard) for shard, _, _ in runs], inside, back)
+        offset = torch.cat([torch.full((high - low,), self._offsets[shard]) for shard, low, high in runs])[back]
+        rows = Activations(found.values, found.example.long() + offset, found.position.long(), found.grads)
         # Widened last: the copies before it move half as many bytes.
-        return Activations.concatenate(parts)[back].to(dtype=self.dtype)
+        return rows.to(dtype=self.dtype)
 
     def span(self, start: int, stop: int) -> Activations:
         """A contiguous run of rows, copied."""
@@ -86,7 +92,7 @@ class DiskStore(RowStore):
         if len(numbers) == 0 or not 0 <= start < stop <= len(self):
             return self.rows(torch.from_numpy(numbers))
         parts = [
-            self._cut(shard, slice(*self._inside(shard, start + low, start + high)))
+            self._cut(shard, *self._inside(shard, start + low, start + high))
             for shard, low, high in self._runs(numbers)
         ]
         return Activations.concatenate(parts).to(dtype=self.dtype)
@@ -94,7 +100,7 @@ class DiskStore(RowStore):
     def addresses(self, start: int, stop: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """Example and position of a contiguous run of rows; no values are read."""
         parts = [
-            self._address(shard, slice(*self._inside(shard, start + low, start + high)))
+            self._address(shard, *self._inside(shard, start + low, start + high))
             for shard, low, high in self._runs(np.arange(start, stop))
         ]
         example, position = zip(*parts, strict=True)
@@ -136,19 +142,26 @@ class DiskStore(RowStore):
         first = int(self._ends[shard - 1]) if shard else 0
         return start - first, stop - first
 
-    def _rows_of(self, shard: int, ascending: Tensor) -> Activations:
-        first, _ = self._inside(shard, 0, 0)
-        return self._cut(shard, ascending + first)
+    def _cut(self, shard: int, start: int, stop: int) -> Activations:
+        """A run of rows of one shard; the vectors as views."""
+        rows = self._whole(shard)[start:stop]
+        return Activations(rows.values, *self._address(shard, start, stop), rows.grads)
 
-    def _cut(self, shard: int, rows: Tensor | slice) -> Activations:
-        values = self._read(shard, self._values)
-        grads = _cut(values["grads"], rows) if "grads" in values else None
-        return Activations(_cut(values["values"], rows), *self._address(shard, rows), grads)
-
-    def _address(self, shard: int, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-        address = self._read(shard, "address")
+    def _address(self, shard: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        example, position = (self._map(shard, "address")[name][start:stop].long() for name in ("example", "position"))
         # A shard that was appended counts its examples from where those before it end.
-        return _cut(address["example"], rows).long() + self._offsets[shard], _cut(address["position"], rows).long()
+        return example + self._offsets[shard], position
+
+    def _whole(self, shard: int) -> Activations:
+        """All of one shard as it is stored."""
+        values, address = self._map(shard, self._values), self._map(shard, "address")
+        return Activations(values["values"], address["example"], address["position"], values.get("grads"))
+
+    def _map(self, number: int, name: str) -> dict[str, Tensor]:
+        """As `_read`, but mapped once: a new mapping finds its pages anew, which takes as long as copying them."""
+        if (number, name) not in self._mapped:
+            self._mapped[number, name] = self._read(number, name)
+        return self._mapped[number, name]
 
     def _read(self, number: int, name: str) -> dict[str, Tensor]:
         shard = self._shards[number][name]
@@ -156,11 +169,6 @@ class DiskStore(RowStore):
             shard.verify()
             self._hashed.add(shard.path)
         return shard.read()
-
-
-def _cut(part: Tensor, rows: Tensor | slice) -> Tensor:
-    """A copy of some rows."""
-    return part[rows].clone() if isinstance(rows, slice) else part.index_select(0, rows)
 
 
 def open_stores(path: Path | str, *, dtype: torch.dtype = torch.float32, check: bool = True) -> dict[Site, DiskStore]:

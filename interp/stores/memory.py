@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interp.finite import rows_not_finite
 from interp.stores.base import RowStore
+from interp.stores.gathering import taken
 from interp.types import JSON, Activations, Geometry, Item, Site
 
 
@@ -75,7 +76,7 @@ class MemoryStore(RowStore):
 
     def rows(self, numbers: Tensor) -> Activations:
         """The rows of the given numbers, in that order."""
-        return self._rows[numbers]
+        return taken(self._rows, numbers)
 
     def span(self, start: int, stop: int) -> Activations:
         """A contiguous run of rows, as views."""

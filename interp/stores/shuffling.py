@@ -4,6 +4,10 @@ Row `i` of epoch `e` is a function of (seed, e, i): nothing is stored, nothing i
 global however large the store is.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,26 +43,41 @@ def shuffled(places: NDArray[np.int64], n: int, *, seed: int, epoch: int) -> NDA
         As many rows in `0..n - 1`; over all places, each row once.
     """
     bits = max(int(n - 1).bit_length(), 2)
-    low_bits = np.uint64(bits // 2)
-    high_bits = np.uint64(bits - bits // 2)
-    keys = [counter_key(seed, epoch, r) for r in range(_ROUNDS)]
-    rows = places.astype(np.uint64)
-    outside = np.arange(len(rows))
-    while len(outside):
-        rows[outside] = _feistel(rows[outside], low_bits, high_bits, keys)
-        outside = outside[rows[outside] >= n]  # Walk on until inside: at most every second point is outside.
-    return rows.astype(np.int64)
+    rows = _permuted(places, bits, seed, epoch)
+    outside = np.flatnonzero(rows >= n)
+    while len(outside):  # Walk on until inside: at most every second point is outside.
+        rows[outside] = _permuted(rows[outside], bits, seed, epoch)
+        outside = outside[rows[outside] >= n]
+    return rows
 
 
-def _feistel(
-    x: NDArray[np.uint64], low_bits: np.uint64, high_bits: np.uint64, keys: list[np.uint64]
-) -> NDArray[np.uint64]:
-    one = np.uint64(1)
-    with np.errstate(over="ignore"):
-        for key in keys:
-            low, high = x & ((one << low_bits) - one), x >> low_bits
-            # The halves change places each round, so unequal halves change widths too; an even number of rounds
-            # brings them back.
-            x = (low << high_bits) | (high ^ (_mix(low + key) & ((one << high_bits) - one)))
-            low_bits, high_bits = high_bits, low_bits
-    return x
+def _permuted(x: NDArray[np.int64], bits: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The Feistel network over `0..2**bits - 1`."""
+    low_bits = bits // 2
+    high, low = x >> low_bits, x & ((1 << low_bits) - 1)
+    for scrambled in _rounds(bits, seed, epoch):
+        # The halves change places each round, so unequal halves change widths too; an even number of rounds brings
+        # them back.
+        high, low = low, high ^ scrambled(low)
+    return (high << low_bits) | low
+
+
+@functools.lru_cache(maxsize=16)
+def _rounds(bits: int, seed: int, epoch: int) -> list[Callable[[NDArray[np.int64]], NDArray[Any]]]:
+    """What each round adds to one half, as a function of the other."""
+    halves = bits // 2, bits - bits // 2
+    return [_round(counter_key(seed, epoch, r), halves[r % 2], halves[1 - r % 2]) for r in range(_ROUNDS)]
+
+
+def _round(key: np.uint64, taken: int, given: int) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+    """A function of `taken` bits to `given` bits."""
+    mask = np.uint64((1 << given) - 1)
+
+    def scrambled(x: NDArray[np.int64]) -> NDArray[np.int64]:
+        with np.errstate(over="ignore"):
+            return (_mix(x.astype(np.uint64) + key) & mask).astype(np.int64)
+
+    if max(taken, given) > 16:
+        return scrambled
+    # A half of a store of up to 2**32 rows has few values: looking them up takes a sixth of the time.
+    return scrambled(np.arange(1 << taken)).astype(np.uint16).take

@@ -16,7 +16,7 @@ from interp.harvest_policy import Loss
 from interp.harvest_request import requested
 from interp.models.base import Model
 from interp.stores.stream_items import SourceItems
-from interp.stores.stream_mixing import gathered, mixed, stage_rows
+from interp.stores.stream_mixing import mixed, picked, stage_rows
 from interp.stores.stream_reading import NOTHING, HalfWindows
 from interp.types import JSON, Activations, Geometry, Inputs, Site
 
@@ -219,7 +219,7 @@ class StreamStore:
         """Batches from a row on, stage by stage: a stage is a half-window, or the mixture of two."""
         mixing = seed is not None
         window, start = self._halves.extent.stage(row, mixing=mixing)
-        batch: list[Activations] = []
+        batch, room = list[Activations](), dict[str, torch.Tensor]()
         with closing(self._halves.read(max(window - mixing, 0), passes)) as halves:
             earlier = next(halves, NOTHING) if window and mixing else NOTHING
             for later in itertools.chain(halves, [NOTHING]):
@@ -228,14 +228,18 @@ class StreamStore:
                     stop = min(end, row - row % size + size)
                     places = np.arange(row - start, stop - start)
                     if seed is None:
-                        batch.append(gathered(later.parts, places))
+                        batch.append(picked(later.parts, places, room))
                     else:
                         numbers = mixed(places, len(earlier), len(later), seed=seed, window=window)
-                        batch.append(gathered(earlier.parts + later.parts, numbers))
+                        batch.append(picked(earlier.parts + later.parts, numbers, room))
                     row = stop
                     if row % size == 0:
-                        yield Activations.concatenate(batch)
+                        yield _joined(batch)
                         batch = []
                 window, start, earlier = window + 1, end, later
         if batch:
-            yield Activations.concatenate(batch)
+            yield _joined(batch)
+
+
+def _joined(batch: list[Activations]) -> Activations:
+    return batch[0] if len(batch) == 1 else Activations.concatenate(batch)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from interp.stores.gathering import gathered
 from interp.stores.shuffling import shuffled
 from interp.types import Activations
 
@@ -44,17 +46,21 @@ def mixed(places: NDArray[np.int64], earlier: int, later: int, *, seed: int, win
     return rows
 
 
-def gathered(parts: Sequence[Activations], rows: NDArray[np.int64]) -> Activations:
-    """The rows of the given numbers, in that order, numbered over the parts one after another."""
-    ends = np.cumsum([len(part) for part in parts])
-    order = np.argsort(rows, kind="stable")
-    cuts = [0, *np.searchsorted(rows[order], ends)]
-    found = [
-        part[torch.from_numpy(rows[order[low:high]] - (end - len(part)))]
-        for part, end, low, high in zip(parts, ends, cuts, cuts[1:], strict=False)
-        if high > low
-    ]
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
+def picked(parts: Sequence[Activations], rows: NDArray[np.int64], room: dict[str, Tensor]) -> Activations:
+    """The rows of the given numbers, in that order and in float32.
+
+    Args:
+        parts: Where they are; numbered over one after another.
+        rows: The numbers.
+        room: As for `gathered`.
+    """
+    sizes = np.array([len(part) for part in parts])
+    ends = sizes.cumsum()
+    part_of = np.searchsorted(ends, rows, side="right").astype(np.min_scalar_type(len(parts)))  # Narrow: sorts faster.
+    by_part = np.argsort(part_of, kind="stable")
+    inside = torch.from_numpy((rows - (ends - sizes)[part_of])[by_part])
+    order = np.empty_like(by_part)
+    order[by_part] = np.arange(len(by_part))
+    numbers = inside.split(np.bincount(part_of, minlength=len(parts)).tolist())
     # Widened last: the copies before it move half as many bytes.
-    return Activations.concatenate(found)[torch.from_numpy(back)].to(dtype=torch.float32)
+    return gathered(parts, numbers, torch.from_numpy(order), room).to(dtype=torch.float32)
