@@ -26,13 +26,24 @@ soak: .venv/ready
 wheel: .venv/ready
 	sh .ci/check_wheel
 
-# A torch that is already installed is kept, whatever its version; else the pinned one comes first, so that nothing
-# else pulls another. Everything installs under the constraints.
+define CONSTRAINTS
+from importlib.metadata import PackageNotFoundError, version
+for line in open("constraints.txt"):
+    name = line.partition("==")[0]
+    try:
+        print(f"{name}=={version(name)}" if name in ("torch", "triton") else line.strip())
+    except PackageNotFoundError:
+        print(line.strip())
+endef
+export CONSTRAINTS
+
+# A torch or a triton that is already installed is kept, whatever its version; else the pinned torch comes first, so that
+# nothing else pulls another. Everything installs under the constraints.
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || if $(PYTHON) -c "import torch" 2>/dev/null; \
 		then $(PYTHON) -m venv --system-site-packages .venv; else $(PYTHON) -m venv .venv; fi
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt torch
-	(grep -v '^torch==\|^triton==' constraints.txt; $(BIN)/python -c "import torch; print('torch==' + torch.__version__)") > .venv/constraints.txt
+	$(BIN)/python -c "$$CONSTRAINTS" > .venv/constraints.txt
 	$(BIN)/python -m pip install --quiet -c .venv/constraints.txt -e ".[demo,dev]"
 	touch .venv/ready
 

@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+# Triton reads it when it is first imported, which torch does by itself: the kernels run in its interpreter here.
+os.environ["TRITON_INTERPRET"] = "1"
+
 
 def needs(name: str) -> None:
     """Skip where a module or binary is missing, with the reason; fail in CI, where everything must be there."""

@@ -17,7 +17,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    pass
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # These end a line for YAML 1.1; only between double quotes are they written by number.
+        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 # YAML 1.1 reads 1e-3 as text; 1.2 and everyone who writes a learning rate read a number. Text like it is quoted.

@@ -1,4 +1,8 @@
-"""A store that lives on disk: fixed-size shards read by mmap, memory that does not grow with the rows."""
+"""A store that lives on disk: fixed-size shards read by mmap, memory that does not grow with the rows.
+
+Pages that were read stay mapped and count as resident, but belong to the files: the system takes them when it needs
+memory for something else.
+"""
 
 import functools
 from collections.abc import Iterator, Sequence

@@ -54,6 +54,12 @@ def test_what_is_written_as_yaml_reads_back_equal(tmp_path_factory, value):
     assert record_from_plain(Outer, yaml_file.read(path)) == value
 
 
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029", "plain", "äö → 日本", "two\nlines", "1e-3"])
+def test_text_survives_yaml(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(yaml_file.written({"text": text}), encoding="utf-8")
+    assert yaml_file.read(tmp_path / "a.yaml") == {"text": text}
+
+
 def test_whole_numbers_are_numbers_but_truth_values_are_not():
     assert from_plain(float, 3, "x") == 3.0
     with pytest.raises(MisfitError, match=r"x is True \(bool\), but it takes a whole number"):

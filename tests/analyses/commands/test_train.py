@@ -17,7 +17,7 @@ def printed(unweave, *words):
 
 def test_a_methods_keywords_are_flags(unweave):
     found = printed(unweave, "--store", "s", "--run", "r", "--method=topk", "--d-sae", "16", "--k", "2", "--name", "x")
-    arguments = {"d_sae": 16, "k": 2, "seed": 0}
+    arguments = {"d_sae": 16, "k": 2, "prefixes": None, "seed": 0}
     assert found["jobs"] == [{"method": "TopK", "name": "x", "lr": None, "arguments": arguments, "penalties": None}]
     assert found["config"]["checkpoint_every"] == 200
 
@@ -29,7 +29,7 @@ def test_flags_change_the_only_job_of_a_file_and_method_replaces_all(unweave, tm
         "jobs: [{method: topk, lr: 1e-3, arguments: {d_sae: 16, k: 2, seed: 7}, penalties: [{class: AuxK}]}]\n"
     )
     one = printed(unweave, "--config", file, "--k", "3", "--batch-size", "50")
-    assert one["jobs"][0]["arguments"] == {"d_sae": 16, "k": 3, "seed": 7}
+    assert one["jobs"][0]["arguments"] == {"d_sae": 16, "k": 3, "prefixes": None, "seed": 7}
     assert (one["jobs"][0]["lr"], one["jobs"][0]["penalties"]) == (1e-3, [{"class": "AuxK"}])
     assert (one["config"]["tokens"], one["config"]["batch_size"], one["config"]["checkpoint_every"]) == (500, 50, 200)
     other = printed(unweave, "--config", file, "--method", "relu", "--d-sae", "8")

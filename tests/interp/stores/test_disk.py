@@ -90,6 +90,21 @@ def test_many_shards_hold_no_descriptors(folder: Path) -> None:
     assert len(kept) == 3
 
 
+def test_a_shard_is_mapped_once(folder: Path) -> None:
+    """A new mapping would find each page anew."""
+
+    def mapped() -> list[str]:
+        return [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
+
+    store = DiskStore(folder, "blocks.0")
+    store.rows(torch.randperm(len(store)))
+    first = mapped()
+    for _ in range(3):
+        kept = store.rows(torch.randperm(len(store)))
+    assert len(kept) == len(store)
+    assert len(mapped()) == len(first) == 2 * len(list(folder.glob("address-*")))  # Addresses and values.
+
+
 def test_fingerprint_names_the_rows_of_one_site(folder: Path, tmp_path: Path, tiny_text: Any, sentences: Any) -> None:
     a, b = open_stores(folder).values()
     assert a.fingerprint != b.fingerprint

@@ -4,7 +4,30 @@ import torch
 
 from interp.stores.base import shuffled_rows
 from interp.stores.memory import MemoryStore
-from interp.stores.shuffling import shuffled
+from interp.stores.shuffling import counter_key, shuffled
+
+
+def _slow(place: int, n: int, seed: int, epoch: int) -> int:
+    """One place, as the paper has it: six rounds of the finaliser of splitmix64, again and again until inside."""
+    bits = max((n - 1).bit_length(), 2)
+    low_bits, high_bits = bits // 2, bits - bits // 2
+    for r in range(6):
+        high, low = place >> low_bits, place % 2**low_bits
+        mixed = (low + int(counter_key(seed, epoch, r))) % 2**64
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            mixed = (mixed ^ mixed >> shift) * factor % 2**64
+        place = low << high_bits | high ^ mixed % 2**high_bits
+        low_bits, high_bits = high_bits, low_bits
+    return place if place < n else _slow(place, n, seed, epoch)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 1000, 2**17, 2**31 + 5, 2**32, 2**33 + 1, 10**12])
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (7, 3), (2**63 + 1, 1), (-2, 10)])
+def test_each_place_is_that_of_the_slow_version(n: int, seed: int, epoch: int) -> None:
+    """Stores of up to 2**32 rows look rounds up in tables, larger ones compute them."""
+    places = np.random.default_rng(0).integers(0, n, 40)
+    found = shuffled(places, n, seed=seed, epoch=epoch)
+    assert found.tolist() == [_slow(int(place), n, seed, epoch) for place in places]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 100, 1000, 4097])

@@ -1,6 +1,5 @@
 """The kernels run in Triton's interpreter here, on numpy."""
 
-import os
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -10,10 +9,6 @@ from torch import Tensor
 
 from interp.types import Latents
 
-# Triton reads this when it is first imported, and a test of something else may do that (optimizers import it). This
-# line runs while tests are collected, before any of them.
-os.environ["TRITON_INTERPRET"] = "1"
-
 
 @pytest.fixture
 def kernels(needs: Callable[[str], None]) -> SimpleNamespace:
@@ -22,7 +17,7 @@ def kernels(needs: Callable[[str], None]) -> SimpleNamespace:
     import triton.language as tl
 
     if type(tl.sum).__name__ != "InterpretedFunction":
-        pytest.fail("something imported triton while tests were collected, before TRITON_INTERPRET was set")
+        pytest.fail("something imported triton before tests/conftest.py set TRITON_INTERPRET")
     from saes.engine.kernels import adam, gradients, products, selection, sums, tiles, twins
 
     return SimpleNamespace(
