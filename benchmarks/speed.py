@@ -1,158 +1,122 @@
 """A training step beside one encoder product, the floor of every SAE that looks at all its latents.
 
-    python benchmarks/speed.py [CASE ...] [--rounds 7] [--threads 2]
+    python benchmarks/speed.py [CASE ...] [--shape A | B] [--dense] [--peer RUNNER=PYTHON ...] [--threads 2]
 
 A step is the trainer's own: loss, penalties, backward, dead counters, clipping, Adam, projection, renormalisation. The
 sides take turns, so that a busy machine slows all alike; medians, as ratios to the floor of the same rounds. Before
-anything is timed, the loss and the gradients of the first step are compared with a dense autograd step of the same SAE.
+anything is timed, the loss and the gradients of a first step are compared with those of dense autograd. `--dense` also
+times that; `--peer` another library's training step, by a runner of benchmarks/peers (`saelens_step=...`) and the
+python of the library's own environment.
 """
 
 import argparse
-import dataclasses
+import contextlib
+import functools
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import dense_autograd
 import torch
+from cases import CASES, SHAPES, Case, K, check, hold, rows, take, trainer
+from peers.client import Peer
 
-from interp.stores.memory import MemoryStore
-from interp.types import Activations
-from saes.base import SAE
-from saes.batch_topk import BatchTopK
-from saes.engine.choices import feature_top_k, row_top_k
-from saes.engine.selection import Candidates, Context
-from saes.jumprelu import JumpReLU
-from saes.penalties.aux_k import AuxK
-from saes.penalties.l0 import L0
-from saes.penalties.l1 import L1
-from saes.relu import ReLU
-from saes.topk import TopK
-from saes.training import Job, TrainConfig, Trainer
+from saes.training import Job
 
-SHAPES = {"A": (512, 8192, 4096), "B": (768, 24576, 2048)}
-K = 32
 STEPS = 10
+METHODS = {"topk": "topk", "topk-dead": "topk", "batchtopk": "batchtopk", "jumprelu-1%": "jumprelu", "relu-1%": "l1"}
+"""What the peers have of our cases, by their runners' names."""
 
 
-class Columns(SAE):
-    """Column-wise choice: every latent keeps as many rows."""
-
-    by_feature = True
-
-    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
-        super().__init__(d_in=d_in, d_sae=d_sae, k=k)
-
-    def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
-        return feature_top_k(pre_acts, max(1, self.k * context.n // self.d_sae), context)
+def ours(case: Case, shape: str) -> Callable[[], float]:
+    """Seconds of a step of `STEPS`, one of them logged, as in a run."""
+    d_in, _, n = SHAPES[shape]
+    batches = rows(n, d_in), rows(n, d_in)
+    made = trainer(case, batches)
+    return timed(lambda: take(made, case, batches, STEPS))
 
 
-class Gradients(SAE):
-    """Gradient-weighted scores, exact: a second product of the encoder's size."""
-
-    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
-        super().__init__(d_in=d_in, d_sae=d_sae, k=k)
-
-    def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
-        scores = context.scratch("scores", pre_acts, *pre_acts.shape)
-        torch.mm(context.grads, self.W_dec.T, out=scores).abs_().mul_(pre_acts)
-        return row_top_k(pre_acts, self.k, context, scores)
-
-
-def jumprelu(density: float) -> Callable[[int, int], SAE]:
-    threshold = float(torch.distributions.Normal(0, 1).icdf(torch.tensor(1 - density)))
-    return lambda d, m: JumpReLU(d_in=d, d_sae=m, threshold=threshold, bandwidth=0.02)
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """An SAE, its penalties, the share of its latents that counts as dead, and the density it is held at."""
-
-    make: Callable[[int, int], SAE]
-    penalties: tuple = ()
-    dead: float = 0.0
-    density: float | None = None
-
-
-CASES = {
-    "topk": Case(lambda d, m: TopK(d_in=d, d_sae=m, k=K)),
-    "topk-dead": Case(lambda d, m: TopK(d_in=d, d_sae=m, k=K), (AuxK(),), dead=0.1),
-    "batchtopk": Case(lambda d, m: BatchTopK(d_in=d, d_sae=m, k=K)),
-    "matryoshka": Case(lambda d, m: BatchTopK(d_in=d, d_sae=m, k=K, prefixes=[m // 8, m // 4, m // 2, m])),
-    "columns": Case(lambda d, m: Columns(d_in=d, d_sae=m, k=K)),
-    "gradients": Case(lambda d, m: Gradients(d_in=d, d_sae=m, k=K)),
-    **{f"jumprelu-{p}%": Case(jumprelu(p / 100), (L0(),)) for p in (1, 2, 5)},
-    **{f"relu-{p}%": Case(lambda d, m: ReLU(d_in=d, d_sae=m), (L1(),), density=p / 100) for p in (1, 2, 5, 20)},
-}
-
-
-def rows(n: int, d_in: int) -> MemoryStore:
-    values = torch.randn(n, d_in, generator=torch.Generator().manual_seed(0))
-    return MemoryStore(Activations(values, torch.arange(n), torch.zeros(n, dtype=torch.long), values.flip(0)))
-
-
-def trainer(case: Case, shape: str, batches: int = 2) -> tuple[Trainer, list[Activations]]:
-    d_in, d_sae, batch = SHAPES[shape]
-    store = rows(batches * batch, d_in)
-    config = TrainConfig(tokens=10**9, batch_size=batch, normalise="none", dead_tokens=10**8, warmup=0, decay=0)
-    made = Trainer([Job(case.make(d_in, d_sae), lr=1e-5, penalties=case.penalties)], config, store, progress=False)
-    if case.density is not None:
-        shift = torch.distributions.Normal(0, 1).icdf(torch.tensor(1 - case.density))
-        with torch.no_grad():
-            made.jobs[0].sae.b_enc.sub_(shift)
-    stream = store.batches(batch, seed=0)
-    return made, [next(stream) for _ in range(batches)]
-
-
-def steps(case: Case, shape: str) -> Callable[[], object]:
-    """`STEPS` steps, one of them logged, as in a run."""
-    made, batches = trainer(case, shape)
-    dead = int(case.dead * made.jobs[0].sae.d_sae)
+def autograd(case: Case, shape: str) -> Callable[[], float]:
+    """The same of dense autograd."""
+    d_in, d_sae, n = SHAPES[shape]
+    job = Job(case.make(d_in, d_sae), lr=1e-5, penalties=case.penalties)
+    hold(job.sae, case)
+    dead = torch.arange(d_sae) < int(case.dead * d_sae)
+    step, batch = dense_autograd.training(job, case.choice), rows(n, d_in)
 
     def work() -> None:
-        for step in range(STEPS):
-            made.states[0].silent[:dead] = 2 * 10**8
-            made.step(batches[step % len(batches)], log=step == 0)
+        for _ in range(STEPS):
+            step(batch, dead)
 
-    return work
+    return timed(work)
 
 
-def floor(shape: str) -> Callable[[], object]:
-    d_in, d_sae, batch = SHAPES[shape]
-    x, W, b, out = torch.randn(batch, d_in), torch.randn(d_sae, d_in), torch.zeros(d_sae), torch.empty(batch, d_sae)
+def floor(shape: str) -> Callable[[], float]:
+    """The same of one encoder product, into memory that is there."""
+    d_in, d_sae, n = SHAPES[shape]
+    x, W, b, out = torch.randn(n, d_in), torch.randn(d_sae, d_in), torch.zeros(d_sae), torch.empty(n, d_sae)
 
     def work() -> None:
         for _ in range(STEPS):
             torch.addmm(b, x, W.T, out=out)
 
-    return work
+    return timed(work)
 
 
-def interleaved(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for work in sides.values():
+def timed(work: Callable[[], None]) -> Callable[[], float]:
+    """Seconds of one step, on the wall."""
+
+    def clocked() -> float:
+        start = time.perf_counter()
         work()
-    for _ in range(rounds):
-        for name, work in sides.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+        return (time.perf_counter() - start) / STEPS
+
+    return clocked
+
+
+def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median seconds of a step of each side, after one round that does not count."""
+    found = {name: [] for name in sides}
+    for _ in range(rounds + 1):
+        for name, side in sides.items():
+            found[name].append(side())
+    return {name: statistics.median(seconds[1:]) for name, seconds in found.items()}
 
 
 def main() -> None:
+    """Print a line a case and a line a peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--shape", choices=SHAPES, default="A")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dense", action="store_true", help="time dense autograd too")
+    parser.add_argument("--peer", action="append", default=[], metavar="RUNNER=PYTHON")
     asked = parser.parse_args()
+    if unknown := set(asked.cases) - set(CASES):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     torch.set_num_threads(asked.threads)
+    d_in, d_sae, n = SHAPES[asked.shape]
     for name in asked.cases:
-        sides = {"floor": floor(asked.shape), name: steps(CASES[name], asked.shape)}
-        seconds = interleaved(sides, asked.rounds)
-        base = statistics.median(seconds["floor"])
-        ratio = statistics.median(seconds[name]) / base
-        print(f"{asked.shape} floor {base / STEPS * 1e3:6.1f} ms   {name:12s} {ratio:5.2f}", flush=True)
+        case = CASES[name]
+        check(case, asked.shape)
+        with contextlib.ExitStack() as stack:
+            sides = {"floor": floor(asked.shape), name: ours(case, asked.shape)}
+            if asked.dense:
+                sides["dense autograd"] = autograd(case, asked.shape)
+            for runner, _, python in (peer.partition("=") for peer in asked.peer if name in METHODS):
+                shape = {"d_in": d_in, "d_sae": d_sae, "batch": n, "k": K, "threads": asked.threads}
+                peer = stack.enter_context(Peer(Path(python), runner, **shape, method=METHODS[name], dead=case.dead))
+                sides[runner] = functools.partial(peer.step_seconds, STEPS)
+            seconds = interleaved(sides, asked.rounds)
+        base = seconds.pop("floor")
+        for side, took in seconds.items():
+            print(
+                f"{asked.shape} {name:12} floor {base * 1e3:6.1f} ms   {side:24} {took / base:6.2f} of it   "
+                f"{took / seconds[name]:6.2f} of ours",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""A training step as one writes it from the papers: all pre-activations, all codes, autograd, torch's Adam.
+
+What the engine is compared with, both in what comes out and in how long it takes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from interp.types import Activations
+from saes.base import SAE
+from saes.engine.dense import DenseLatents
+from saes.penalties.base import Step
+from saes.training import Job
+
+Choice = Callable[[SAE, Tensor, Tensor], Tensor]
+"""The mask of what is kept, of an SAE's pre-activations and the gradients at its rows."""
+
+
+def rows(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
+    """As many of each row."""
+    return torch.zeros_like(scores).scatter(1, scores.topk(sae.k, dim=1).indices, 1.0)
+
+
+def batch(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
+    """The largest of all rows together."""
+    best = scores.flatten().topk(sae.k * len(scores)).indices
+    return torch.zeros_like(scores).flatten().scatter(0, best, 1.0).view_as(scores)
+
+
+def columns(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
+    """As many of each feature."""
+    best = scores.topk(max(1, sae.k * len(scores) // sae.d_sae), dim=0).indices
+    return torch.zeros_like(scores).scatter(0, best, 1.0)
+
+
+def by_gradient(sae: SAE, scores: Tensor, grads: Tensor) -> Tensor:
+    """As many of each row, by what they would do to a loss."""
+    return rows(sae, (grads @ sae.W_dec.T).abs() * scores, grads)
+
+
+def everything(_: SAE, scores: Tensor, __: Tensor) -> Tensor:
+    """Whatever the activation leaves."""
+    return torch.ones(1, 1, dtype=scores.dtype)
+
+
+def forward(job: Job, given: Activations, dead: Tensor, choice: Choice) -> Step:
+    """The forward pass that the losses of a job see."""
+    sae = job.sae
+    pre_acts = (given.values - sae.b_dec) @ sae.W_enc + sae.b_enc
+    mask = choice(sae, pre_acts.detach(), given.values if given.grads is None else given.grads)
+    codes = sae.activate(pre_acts, DenseLatents(pre_acts.detach())) * mask
+    prefixes = None
+    if sae.prefixes is not None:
+        prefixes = torch.stack([codes[:, :m] @ sae.W_dec[:m] + sae.b_dec for m in sae.prefixes])
+    recon = codes @ sae.W_dec + sae.b_dec if prefixes is None else prefixes[-1]
+    density = torch.zeros(sae.d_sae, dtype=codes.dtype)
+    return Step(sae, given, DenseLatents(codes), recon, dead, density, 1.0, 1.0, prefixes, kept=pre_acts)
+
+
+def loss(job: Job, step: Step) -> Tensor:
+    """All terms together."""
+    return torch.stack([job.signal(step), *(penalty(step) for penalty in job.penalties or ())]).sum()
+
+
+def training(job: Job, choice: Choice) -> Callable[[Activations, Tensor], None]:
+    """A step: loss, backward, projection, clipping, Adam, decoder rows of norm 1."""
+    sae = job.sae
+    optimizer = torch.optim.Adam(sae.parameters(), lr=job.lr or 0.0)
+
+    def step(given: Activations, dead: Tensor) -> None:
+        optimizer.zero_grad()
+        loss(job, forward(job, given, dead, choice)).backward()
+        with torch.no_grad():
+            grad = sae.W_dec.grad
+            assert grad is not None
+            grad -= (grad * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
+            torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+            optimizer.step()
+            sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+
+    return step
