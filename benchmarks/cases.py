@@ -1,6 +1,7 @@
 """The training steps that are measured: SAEs, penalties, shapes, rows."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 
 import dense_autograd
@@ -129,7 +130,8 @@ def trainer(case: Case, batches: Sequence[Activations]) -> Trainer:
     d_sae = next(m for d, m, _ in SHAPES.values() if d == d_in)
     config = TrainConfig(tokens=10**9, batch_size=n, normalise="none", dead_tokens=10**8, warmup=0, decay=0)
     job = Job(case.make(d_in, d_sae), lr=1e-5, penalties=case.penalties)
-    made = Trainer([job], config, MemoryStore(batches[0]), progress=False)
+    with warnings.catch_warnings(action="ignore"):  # The rate is too low to learn much: densities stay.
+        made = Trainer([job], config, MemoryStore(batches[0]), progress=False)
     hold(job.sae, case)
     return made
 

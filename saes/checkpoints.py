@@ -96,8 +96,7 @@ def _state(trainer: "Trainer") -> tuple[dict[str, Tensor], dict[str, JSON]]:
         named = {f"{job.name}/sae/{name}": value for name, value in job.sae.state_dict().items()}
         parameters = dict(job.sae.named_parameters())
         for name, parameter in parameters.items():
-            moments = optimizer.state.get(parameter, {})
-            named |= {f"{job.name}/adam/{name}/{key}": value for key, value in moments.items()}
+            named |= {f"{job.name}/adam/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
         values = {f.name: getattr(state, f.name) for f in dataclasses.fields(TrainState)}
         named |= {f"{job.name}/state/{n}": value for n, value in values.items() if isinstance(value, Tensor)}
         counters[job.name or ""] = {n: value for n, value in values.items() if not isinstance(value, Tensor)}
@@ -113,8 +112,7 @@ def _restore(trainer: "Trainer", tensors: dict[str, Tensor], counters: dict[str,
         for name, parameter in job.sae.named_parameters():
             start = f"{job.name}/adam/{name}/"
             moments = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-            if moments:
-                optimizer.state[parameter] = {key: _like(value, parameter) for key, value in moments.items()}
+            optimizer.state[parameter] = {key: _like(value, parameter) for key, value in moments.items()}
         state = f"{job.name}/state/"
         moved: dict[str, Any] = {
             n.removeprefix(state): t.to(trainer.device) for n, t in tensors.items() if n.startswith(state)

@@ -50,7 +50,7 @@ class Taken:
 
 
 def take(
-    job: Job, state: TrainState, optimizer: torch.optim.Adam, batch: Activations, moment: Moment, *, log: bool
+    job: Job, state: TrainState, optimizer: optimizing.Adam, batch: Activations, moment: Moment, *, log: bool
 ) -> Metrics | None:
     """Train one job on one batch, in normalised units.
 

@@ -62,7 +62,7 @@ class Trainer:
         for job in self.jobs:
             job.sae.to(self.device, torch.float32).train()
         self.states = [TrainState.start(job.sae) for job in self.jobs]
-        self.optimizers = [optimizing.adam(job.sae, config.betas) for job in self.jobs]
+        self.optimizers = [optimizing.Adam(job.sae, config.betas) for job in self.jobs]
         self.scratch = Scratch()
         self.steps = 0
         self.run_folder = None

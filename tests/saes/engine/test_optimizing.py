@@ -15,8 +15,8 @@ def _with_gradients(seed: int = 0) -> TopK:
     return sae
 
 
-def _update(sae: TopK, clip: float | None, optimizer=None, *, good: bool = True) -> torch.optim.Adam:
-    optimizer = optimizer or optimizing.adam(sae, (0.9, 0.99))
+def _update(sae: TopK, clip: float | None, optimizer=None, *, good: bool = True) -> optimizing.Adam:
+    optimizer = optimizer or optimizing.Adam(sae, (0.9, 0.99))
     norm = optimizing.gradient_norm(sae)
     optimizing.update(sae.W_dec, optimizer, lr=0.1, clip=clip, norm=norm, good=torch.tensor(good))
     return optimizer
@@ -26,15 +26,13 @@ def test_fused_adam_on_transposed_memory_equals_the_plain_loop() -> None:
     sae = TopK(d_in=5, d_sae=16, k=3)
     assert sae.W_enc.stride() == (1, 5)
     plain = {name: nn.Parameter(p.detach().clone().contiguous()) for name, p in sae.named_parameters()}
-    fused = optimizing.adam(sae, (0.9, 0.99))
+    fused = optimizing.Adam(sae, (0.9, 0.99))
     slow = torch.optim.Adam(plain.values(), lr=1e-2, betas=(0.9, 0.99), foreach=False, fused=False)
-    for group in fused.param_groups:
-        group["lr"] = 1e-2
     for step in range(5):
         for name, p in _with_gradients(step).named_parameters():
             sae.get_parameter(name).grad = p.grad
             plain[name].grad = p.grad.contiguous()
-        fused.step()
+        fused.step(1e-2)
         slow.step()
     for name, p in sae.named_parameters():
         torch.testing.assert_close(p, plain[name], rtol=1e-6, atol=1e-7)

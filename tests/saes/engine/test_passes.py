@@ -76,7 +76,7 @@ def test_sparse_and_dense_train_to_the_same_weights(kind: str, rows) -> None:
     for path in ("sparse", "dense"):
         make, penalties = KINDS[kind]
         job = Job(make().double(), lr=1e-2, penalties=penalties)
-        state, optimizer, scratch = TrainState.start(job.sae), optimizing.adam(job.sae, (0.9, 0.99)), Scratch()
+        state, optimizer, scratch = TrainState.start(job.sae), optimizing.Adam(job.sae, (0.9, 0.99)), Scratch()
         config = TrainConfig(**{**vars(CONFIG), "path": path})
         start = [p.detach().clone() for p in job.sae.parameters()]
         for step, batch in enumerate(_batches(rows), start=1):
