@@ -3,7 +3,7 @@
     python benchmarks/speed.py [CASE ...] [--shape A | B] [--dense] [--peer RUNNER=PYTHON ...] [--threads 2]
 
 A step is the trainer's own: loss, penalties, backward, dead counters, clipping, Adam, projection, renormalisation. The
-sides take turns, so that a busy machine slows all alike; medians, as ratios to the floor of the same rounds. Before
+sides take turns, so that a busy machine slows all alike; medians of the ratios of the same rounds. Before
 anything is timed, the loss and the gradients of a first step are compared with those of dense autograd. `--dense` also
 times that; `--peer` another library's training step, by a runner of benchmarks/peers (`saelens_step=...`) and the
 python of the library's own environment.
@@ -24,7 +24,7 @@ from peers.client import Peer
 
 from saes.training import Job
 
-STEPS = 10
+STEPS = 5
 METHODS = {"topk": "topk", "topk-dead": "topk", "batchtopk": "batchtopk", "jumprelu-1%": "jumprelu", "relu-1%": "l1"}
 """What the peers have of our cases, by their runners' names."""
 
@@ -75,13 +75,9 @@ def timed(work: Callable[[], None]) -> Callable[[], float]:
     return clocked
 
 
-def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median seconds of a step of each side, after one round that does not count."""
-    found = {name: [] for name in sides}
-    for _ in range(rounds + 1):
-        for name, side in sides.items():
-            found[name].append(side())
-    return {name: statistics.median(seconds[1:]) for name, seconds in found.items()}
+def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
+    """Seconds of a step of each side, a round each, after one that does not count."""
+    return [{name: side() for name, side in sides.items()} for _ in range(rounds + 1)][1:]
 
 
 def main() -> None:
@@ -89,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--shape", choices=SHAPES, default="A")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dense", action="store_true", help="time dense autograd too")
     parser.add_argument("--peer", action="append", default=[], metavar="RUNNER=PYTHON")
@@ -109,12 +105,15 @@ def main() -> None:
                 shape = {"d_in": d_in, "d_sae": d_sae, "batch": n, "k": K, "threads": asked.threads}
                 peer = stack.enter_context(Peer(Path(python), runner, **shape, method=METHODS[name], dead=case.dead))
                 sides[runner] = functools.partial(peer.step_seconds, STEPS)
-            seconds = interleaved(sides, asked.rounds)
-        base = seconds.pop("floor")
-        for side, took in seconds.items():
+            found = interleaved(sides, asked.rounds)
+        base = statistics.median(seconds["floor"] for seconds in found)
+        for side in list(sides)[1:]:
+            of_floor, of_ours = (
+                statistics.median(seconds[side] / seconds[other] for seconds in found) for other in ("floor", name)
+            )
             print(
-                f"{asked.shape} {name:12} floor {base * 1e3:6.1f} ms   {side:24} {took / base:6.2f} of it   "
-                f"{took / seconds[name]:6.2f} of ours",
+                f"{asked.shape} {name:12} floor {base * 1e3:6.1f} ms   {side:24} {of_floor:6.2f} of it   "
+                f"{of_ours:6.2f} of ours",
                 flush=True,
             )
 

@@ -1,12 +1,30 @@
 """Sparse codes of activations, compressed by row."""
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class ByFeature:
+    """Codes sorted by feature, rows ascending within one.
+
+    Args:
+        order: Puts the codes of a `Latents` in that order.
+        offsets: Where each feature starts, and the end.
+        rows: The row of each code.
+        features: The feature of each code.
+    """
+
+    order: Int[Tensor, " nnz"]
+    offsets: Int[Tensor, " d_sae_plus_1"]
+    rows: Int[Tensor, " nnz"]
+    features: Int[Tensor, " nnz"]
 
 
 class Latents:
@@ -57,15 +75,14 @@ class Latents:
         return torch.repeat_interleave(self.offsets.diff(), output_size=self.indices.numel())
 
     @functools.cached_property
-    def by_feature(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae_plus_1"]]:
-        """The order that sorts the codes by feature (rows ascending within one), and where each feature starts.
-
-        Sorted once and kept: both weight gradients of an SAE and every per-feature statistic read it.
-        """
-        order = torch.argsort(self.indices, stable=True)
-        offsets = torch.zeros(self.d_sae + 1, dtype=torch.long, device=self.indices.device)
-        torch.cumsum(torch.bincount(self.indices, minlength=self.d_sae), 0, out=offsets[1:])
-        return order, offsets
+    def by_feature(self) -> ByFeature:
+        """The codes sorted by feature: once, for both weight gradients of an SAE and every per-feature statistic."""
+        # Fewer bytes to sort by: 18 ms where 64-bit numbers take 63, at 1.7 million codes.
+        short = torch.int16 if self.d_sae <= 2**15 else torch.int32
+        features, order = torch.sort(self.indices.to(short), stable=True)
+        features = features.long()
+        offsets = _starts(features, self.d_sae)
+        return ByFeature(order, offsets, self.rows.index_select(0, order), features)
 
     def with_values(self, values: Float[Tensor, " nnz"]) -> "Latents":
         """The same support with other values; sorted orders already made are shared."""
@@ -89,9 +106,13 @@ class Latents:
     def feature_sums(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, " d_sae"]:
         """Sum, for each feature, what is given for its codes."""
         if values.is_cuda:  # bincount's sums there depend on which thread is first; those of sorted runs do not.
-            order, offsets = self.by_feature
-            return torch.segment_reduce(values.detach()[order], "sum", offsets=offsets, initial=0.0)
+            by = self.by_feature
+            return torch.segment_reduce(values.detach()[by.order], "sum", offsets=by.offsets, initial=0.0)
         return torch.bincount(self.indices, weights=values.detach(), minlength=self.d_sae).to(values.dtype)
+
+    def fired(self) -> Float[Tensor, " d_sae"]:
+        """In how many rows each feature has a code that is not zero."""
+        return self.feature_sums((self.values.detach() != 0).to(self.values.dtype))
 
     def detach(self) -> "Latents":
         """The same codes, cut from autograd."""
@@ -133,9 +154,7 @@ class Latents:
         values: Float[Tensor, " nnz"], rows: Int[Tensor, " nnz"], indices: Int[Tensor, " nnz"], n: int, d_sae: int
     ) -> "Latents":
         """From (row, feature, value) triples whose rows ascend."""
-        offsets = torch.zeros(n + 1, dtype=torch.long, device=indices.device)
-        torch.cumsum(torch.bincount(rows, minlength=n), 0, out=offsets[1:])
-        return Latents(values, indices, offsets, d_sae)
+        return Latents(values, indices, _starts(rows, n), d_sae)
 
     @staticmethod
     def from_feature_pairs(
@@ -146,10 +165,15 @@ class Latents:
         latents = Latents.from_pairs(values[by_row], rows[by_row], indices[by_row], n, d_sae)
         order = torch.empty_like(by_row)
         order[by_row] = torch.arange(len(by_row), device=by_row.device)
-        offsets = torch.zeros(d_sae + 1, dtype=torch.long, device=indices.device)
-        torch.cumsum(torch.bincount(indices, minlength=d_sae), 0, out=offsets[1:])
-        latents.__dict__["by_feature"] = (order, offsets)
+        latents.__dict__["by_feature"] = ByFeature(order, _starts(indices, d_sae), rows, indices)
         return latents
+
+
+def _starts(numbers: Int[Tensor, " nnz"], n: int) -> Int[Tensor, " n_plus_1"]:
+    """Where each of `n` numbers starts when they are sorted, and the end."""
+    starts = torch.zeros(n + 1, dtype=torch.long, device=numbers.device)
+    torch.cumsum(torch.bincount(numbers, minlength=n), 0, out=starts[1:])
+    return starts
 
 
 class _Spread(torch.autograd.Function):

@@ -15,7 +15,7 @@ from interp.types import JSON, Latents, Site
 from saes import weights_file
 from saes.engine import passes
 from saes.engine.choices import above
-from saes.engine.dense import DenseLatents
+from saes.engine.dense import DenseLatents, positive
 from saes.engine.scratch import Scratch
 from saes.engine.selection import Candidates, Context
 
@@ -91,7 +91,7 @@ class SAE(nn.Module):
 
     def activate(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
         """Codes of pre-activations, differentiable: their positive part, unless a method says otherwise."""
-        return torch.relu(pre_acts)
+        return positive(pre_acts, support)
 
     def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
         """New values of buffers that follow the training batches (evaluation thresholds); the Trainer writes them."""

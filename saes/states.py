@@ -75,7 +75,7 @@ class TrainState:
             good: Whether it had a finite loss; where it had none, only `steps` and what was skipped move.
         """
         good = torch.ones((), dtype=torch.bool, device=self.silent.device) if good is None else good
-        fired = latents.feature_sums((latents.values != 0).to(self.density.dtype))
+        fired = latents.fired().to(self.density.dtype)
         self.steps += 1
         self.skipped += ~good
         self.skipped_in_a_row = torch.where(good, 0, self.skipped_in_a_row + 1)

@@ -75,8 +75,8 @@ def encode(
 
 
 def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, context: Context) -> Encoded:
-    pre_acts = dense.pre_acts(x, sae.b_dec, sae.W_enc, sae.b_enc, centred)
-    values = sae.activate(pre_acts, DenseLatents(pre_acts.detach()))
+    pre_acts = dense.pre_acts(x, sae.b_dec, sae.W_enc, sae.b_enc, centred, context.scratch)
+    values = sae.activate(pre_acts, DenseLatents(pre_acts.detach(), context.scratch))
     if sae.bound() is None:
         support = choose_among(
             pre_acts.detach(),
@@ -88,7 +88,7 @@ def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, 
         kept = torch.zeros_like(pre_acts, dtype=torch.bool)
         kept[support.rows, support.indices] = True
         values = torch.where(kept, values, values.new_zeros(()))
-    return Encoded(DenseLatents(values), pre_acts, None if watch is None else pre_acts[:, watch])
+    return Encoded(DenseLatents(values, context.scratch), pre_acts, None if watch is None else pre_acts[:, watch])
 
 
 def decode(

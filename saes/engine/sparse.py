@@ -31,10 +31,13 @@ def weighted_sums(
 
 def inner_products(left: Float[Tensor, "n d"], table: Float[Tensor, "m d"], support: Latents) -> Float[Tensor, " nnz"]:
     """The inner product of each code's row of `left` with its feature's row of `table`."""
-    # The aten operator behind embedding_bag's own backward: one pass, no [nnz, d] in between.
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        left.contiguous(), table.contiguous(), support.indices, support.offsets, support.rows, 0
+    by = support.by_feature
+    # The aten operator behind embedding_bag's own backward: one pass, no [nnz, d] in between. By feature, because rows
+    # to be gathered are fewer than features, and stay in the cache: 0.55 to 0.6 of the time that it takes by row.
+    found = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        table.contiguous(), left.contiguous(), by.rows, by.offsets, by.features, 0
     )
+    return torch.empty_like(found).scatter_(0, by.order, found)
 
 
 class _Encode(torch.autograd.Function):
@@ -67,8 +70,8 @@ class _Encode(torch.autograd.Function):
         support: Latents = ctx.support
         grad = torch.zeros_like(support.values) if grad is None else grad
         grad_b_enc = support.feature_sums(grad)
-        order, offsets = support.by_feature
-        grad_W = weighted_sums(centred, support.rows[order], offsets, grad[order])
+        by = support.by_feature
+        grad_W = weighted_sums(centred, by.rows, by.offsets, grad.index_select(0, by.order))
         grad_x = weighted_sums(W_enc.T, support.indices, support.offsets, grad) if ctx.needs_input_grad[0] else None
         if grad_watched is not None:
             grad_W.index_add_(0, ctx.watch, grad_watched.T @ centred)
@@ -102,8 +105,8 @@ class _Decode(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 grad_values = inner_products(grad, W_dec, support)
             if ctx.needs_input_grad[1]:
-                order, offsets = support.by_feature
-                grad_W_dec = weighted_sums(grad, support.rows[order], offsets, values[order])
+                by = support.by_feature
+                grad_W_dec = weighted_sums(grad, by.rows, by.offsets, values.index_select(0, by.order))
         if grad_watched is not None and ctx.needs_input_grad[1]:
             grad_W_dec = torch.zeros_like(W_dec) if grad_W_dec is None else grad_W_dec
             grad_W_dec.index_add_(0, ctx.watch, grad_watched)

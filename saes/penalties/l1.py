@@ -33,7 +33,9 @@ class L1:
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The penalty of one batch."""
         rise = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
-        latents, sizes = step.latents, step.latents.values.abs()
+        latents, sizes = step.latents, step.latents.values
+        if step.sae.signed:
+            sizes = sizes.abs()
         if not step.on_sphere:
             sizes = sizes * latents.spread(step.sae.W_dec.norm(dim=1))
         return self.coefficient * rise * sizes.sum() / len(latents)

@@ -145,7 +145,7 @@ def test_columns_choose_rows_of_a_feature(rows) -> None:
     expected = torch.relu(torch.zeros_like(pre_acts).scatter(0, best, pre_acts.gather(0, best)))
     found = sae.codes(x)
     torch.testing.assert_close(found.dense(), expected)
-    order, offsets = found.by_feature
+    order, offsets = found.by_feature.order, found.by_feature.offsets
     assert (found.indices[order].diff() >= 0).all()
     assert offsets.tolist() == list(range(0, 49, 2))
     assert all((found.rows[order[a:b]].diff() > 0).all() for a, b in itertools.pairwise(offsets.tolist()))

@@ -6,7 +6,7 @@ from interp.types import Latents
 
 
 def _inputs(support: Latents, d: int, random) -> dict[str, Tensor]:
-    order, offsets = support.by_feature
+    order, offsets = support.by_feature.order, support.by_feature.offsets
     n, nnz = len(support), len(support.values)
     return {
         "grad": random(n, d, seed=3),

@@ -12,7 +12,7 @@ BF16 = 2**-7  # The interpreter cuts bfloat16 off where a GPU rounds.
 @pytest.mark.parametrize(("n", "d", "m"), SHAPES)
 def test_sums_over_rows_and_over_features_are_the_twins(n, d, m, kind, kernels, random, codes, close) -> None:
     support = codes(n, m, kind)
-    order, offsets = support.by_feature
+    order, offsets = support.by_feature.order, support.by_feature.offsets
     for table, *bags in (
         (random(m, d), support.indices, support.offsets, support.values),
         (random(n, d), support.rows[order], offsets, support.values[order]),
@@ -45,7 +45,7 @@ def test_runs_are_cut_anywhere(chunk, kernels, random, codes, close, monkeypatch
 def test_a_feature_in_every_row_is_summed_in_chunks(d, kernels, random, codes, close) -> None:
     support = codes(600, 5, "all")
     assert len(support.rows) // kernels.tiles.CHUNK >= 2
-    order, offsets = support.by_feature
+    order, offsets = support.by_feature.order, support.by_feature.offsets
     table, dense = random(600, d), support.dense().double().T
     found = kernels.sums.weighted_sums(table, support.rows[order], offsets, support.values[order])
     close(found, dense @ table.double(), dense.abs() @ table.double().abs())
