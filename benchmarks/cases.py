@@ -32,8 +32,6 @@ K = 32
 class Columns(SAE):
     """Column-wise choice: every latent keeps as many rows."""
 
-    by_feature = True
-
     def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
         super().__init__(d_in=d_in, d_sae=d_sae, k=k)
 
@@ -44,12 +42,14 @@ class Columns(SAE):
 class Gradients(SAE):
     """Gradient-weighted scores, exact: a second product of the encoder's size."""
 
+    by_feature = False
+
     def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
         super().__init__(d_in=d_in, d_sae=d_sae, k=k)
 
     def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
         scores = context.scratch("scores", pre_acts, *pre_acts.shape)
-        torch.mm(context.grads, self.W_dec.T, out=scores).abs_().mul_(pre_acts)
+        torch.mm(self.W_dec, context.grads.T, out=scores).abs_().mul_(pre_acts)
         return row_top_k(pre_acts, self.k, context, scores)
 
 

@@ -77,12 +77,8 @@ class Latents:
     @functools.cached_property
     def by_feature(self) -> ByFeature:
         """The codes sorted by feature: once, for both weight gradients of an SAE and every per-feature statistic."""
-        # Fewer bytes to sort by: 18 ms where 64-bit numbers take 63, at 1.7 million codes.
-        short = torch.int16 if self.d_sae <= 2**15 else torch.int32
-        features, order = torch.sort(self.indices.to(short), stable=True)
-        features = features.long()
-        offsets = _starts(features, self.d_sae)
-        return ByFeature(order, offsets, self.rows.index_select(0, order), features)
+        features, order = _sorted(self.indices, self.d_sae)
+        return ByFeature(order, _starts(features, self.d_sae), self.rows.index_select(0, order), features)
 
     def with_values(self, values: Float[Tensor, " nnz"]) -> "Latents":
         """The same support with other values; sorted orders already made are shared."""
@@ -161,12 +157,21 @@ class Latents:
         values: Float[Tensor, " nnz"], rows: Int[Tensor, " nnz"], indices: Int[Tensor, " nnz"], n: int, d_sae: int
     ) -> "Latents":
         """From (row, feature, value) triples whose features ascend, and rows within a feature."""
-        by_row = torch.argsort(rows, stable=True)
-        latents = Latents.from_pairs(values[by_row], rows[by_row], indices[by_row], n, d_sae)
-        order = torch.empty_like(by_row)
-        order[by_row] = torch.arange(len(by_row), device=by_row.device)
+        ascending, by_row = _sorted(rows, n)
+        latents = Latents.from_pairs(
+            values.index_select(0, by_row), ascending, indices.index_select(0, by_row), n, d_sae
+        )
+        latents.__dict__["rows"] = ascending
+        order = torch.empty_like(by_row).scatter_(0, by_row, torch.arange(len(by_row), device=by_row.device))
         latents.__dict__["by_feature"] = ByFeature(order, _starts(indices, d_sae), rows, indices)
         return latents
+
+
+def _sorted(numbers: Int[Tensor, " nnz"], below: int) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
+    """Numbers from 0 to `below`, sorted, and the order that sorts them; equal ones keep theirs."""
+    # Fewer bytes to sort by: 18 ms where 64-bit numbers take 63, at 1.7 million.
+    found, order = torch.sort(numbers.to(torch.int16 if below <= 2**15 else torch.int32), stable=True)
+    return found.long(), order
 
 
 def _starts(numbers: Int[Tensor, " nnz"], n: int) -> Int[Tensor, " n_plus_1"]:

@@ -40,8 +40,8 @@ class SAE(nn.Module):
 
     signed: bool = False
     trainable: bool = True
-    by_feature: ClassVar[bool] = False
-    """Whether the hooks are given some features with all rows, instead of some rows with all features."""
+    by_feature: ClassVar[bool] = True
+    """Whether the hooks are given some features of all rows; False: all features of some rows."""
     prefixes: list[int] | None = None
     """Numbers of latents whose first ones reconstruct on their own in training (Matryoshka); the last is `d_sae`."""
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)
@@ -78,7 +78,7 @@ class SAE(nn.Module):
         """What an entry must exceed to have a code or a gradient, where each is looked at alone; else None."""
         return None
 
-    def candidates(self, pre_acts: Float[Tensor, "c m"], context: Context) -> Candidates:
+    def candidates(self, pre_acts: Float[Tensor, "features rows"], context: Context) -> Candidates:
         """The pairs of one chunk that may be kept; row-wise methods decide here."""
         bound = self.bound()
         if bound is None:

@@ -65,7 +65,7 @@ class BatchTopK(SAE):
         # Where the last batch's choice ended. It makes the next choice cheap and never changes it: it is not saved.
         self.register_buffer("last", torch.tensor(float("nan")), persistent=False)
 
-    def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
+    def candidates(self, pre_acts: Float[Tensor, "features n"], context: Context) -> Candidates:
         """In training a superset of the batch's choice; else the entries above the threshold."""
         if not context.training:
             threshold = float(self.threshold)

@@ -28,6 +28,8 @@ class TopK(SAE):
         ValueError: If `k` is not in `1..d_sae`, `prefixes` do not ascend to `d_sae`.
     """
 
+    by_feature = False
+
     def __init__(
         self, *, d_in: int, d_sae: int, k: int = 32, prefixes: Sequence[int] | None = None, seed: int = 0
     ) -> None:
@@ -35,7 +37,7 @@ class TopK(SAE):
         self.k: int
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, prefixes=check_prefixes(prefixes, d_sae))
 
-    def candidates(self, pre_acts: Float[Tensor, "c d_sae"], context: Context) -> Candidates:
+    def candidates(self, pre_acts: Float[Tensor, "d_sae rows"], context: Context) -> Candidates:
         """Each row's own choice."""
         return row_top_k(pre_acts, self.k, context)
 

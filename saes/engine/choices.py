@@ -29,6 +29,27 @@ def top_rows(scores: Float[Tensor, "n m"], k: int, groups: int = 16) -> tuple[Fl
     return values, best.gather(1, place - group * k) + group * width
 
 
+def top_columns(
+    scores: Float[Tensor, "m c"], k: int, groups: int = 8
+) -> tuple[Float[Tensor, "c k"], Int[Tensor, "c k"]]:
+    """The `k` largest of each column, exact, in no order: `top_rows` where the entries of one are far apart.
+
+    The maxima of the groups are transposed, not the scores, and of these only the members of the best are read.
+    """
+    m, c = scores.shape
+    width = m // groups
+    if m % groups or width < 2 * k or k == 0:
+        return top_rows(scores.T.contiguous(), k)
+    _, best = top_rows(scores.view(groups, width, c).amax(dim=0).T.contiguous(), k, 4)
+    first = best * c + torch.arange(c, device=scores.device).unsqueeze(1)
+    steps = torch.arange(groups, device=scores.device) * (width * c)
+    places = (first.unsqueeze(1) + steps[:, None]).view(-1)
+    members = scores.view(-1).index_select(0, places).view(c, groups * k)
+    values, place = members.topk(k, dim=1, sorted=False)
+    group = torch.div(place, k, rounding_mode="floor")
+    return values, best.gather(1, place - group * k) + group * width
+
+
 def row_borders(scores: Float[Tensor, "n m"], k: int) -> Float[Tensor, "n 1"]:
     """The `k`-th largest of each row."""
     if scores.is_cuda:
@@ -40,20 +61,20 @@ def row_borders(scores: Float[Tensor, "n m"], k: int) -> Float[Tensor, "n 1"]:
 
 
 def row_top_k(
-    pre_acts: Float[Tensor, "n m"], k: int, context: Context, scores: Float[Tensor, "n m"] | None = None
+    pre_acts: Float[Tensor, "m c"], k: int, context: Context, scores: Float[Tensor, "m c"] | None = None
 ) -> Candidates:
     """The k largest of each row, positive or not, features ascending within a row.
 
     Args:
-        pre_acts: Pre-activations of a chunk of rows.
+        pre_acts: Pre-activations of a chunk of all features.
         k: Pairs a row.
         context: Of the chunk.
         scores: What to rank by; None for the pre-activations themselves.
     """
-    values, indices = top_rows(pre_acts if scores is None else scores, k)
+    values, indices = top_columns(pre_acts if scores is None else scores, k)
     indices, order = indices.sort(dim=1)
-    values = values.gather(1, order) if scores is None else pre_acts.gather(1, indices)
-    rows = torch.arange(context.start, context.start + len(pre_acts), device=values.device).repeat_interleave(k)
+    values = values.gather(1, order) if scores is None else pre_acts.gather(0, indices.T).T
+    rows = torch.arange(context.start, context.start + len(indices), device=values.device).repeat_interleave(k)
     return Candidates(rows, indices.flatten(), values.flatten(), k=k)
 
 
@@ -61,12 +82,14 @@ def feature_top_k(pre_acts: Float[Tensor, "f n"], k: int, context: Context) -> C
     """The k largest of each feature, positive or not, rows ascending within a feature.
 
     Args:
-        pre_acts: Pre-activations of a chunk of features, in all rows.
+        pre_acts: Pre-activations of a chunk of all rows.
         k: Pairs a feature.
         context: Of the chunk.
     """
-    found = row_top_k(pre_acts, k, context)
-    return Candidates(found.indices, found.rows, found.values)
+    values, rows = top_rows(pre_acts, k)
+    rows, order = rows.sort(dim=1)
+    features = torch.arange(context.start, context.start + len(rows), device=values.device).repeat_interleave(k)
+    return Candidates(rows.flatten(), features, values.gather(1, order).flatten())
 
 
 def largest(candidates: Candidates, budget: int) -> Candidates:
@@ -84,16 +107,26 @@ def largest(candidates: Candidates, budget: int) -> Candidates:
     return candidates.keep(kept.nonzero().squeeze(1))
 
 
-def above(pre_acts: Float[Tensor, "n m"], bound: float | Float[Tensor, " m"], context: Context) -> Candidates:
-    """Entries strictly above a bound (one number, or one a feature), in order of row and feature."""
-    m = pre_acts.shape[1]
-    hit = torch.gt(pre_acts, bound, out=context.scratch("hit", pre_acts, *pre_acts.shape, dtype=torch.bool))
-    if m % 8 == 0:
+def above(pre_acts: Float[Tensor, "f n"], bound: float | Float[Tensor, " d_sae"], context: Context) -> Candidates:
+    """Entries strictly above a bound (one number, or one a feature), in order of feature and row.
+
+    Args:
+        pre_acts: Pre-activations of a chunk of all rows.
+        bound: The bound.
+        context: Of the chunk.
+    """
+    n = pre_acts.shape[1]
+    if isinstance(bound, Tensor):
+        bound = bound[context.start : context.start + len(pre_acts), None]
+    hit = torch.gt(pre_acts, bound, out=context.scratch("hit", pre_acts, *pre_acts.shape, dtype=torch.bool)).view(-1)
+    if len(hit) % 8 == 0:
         # Scan the mask eight flags at a time: 2.6 ms where `nonzero` of the flags takes 16, at 1024 x 8192.
-        words = hit.view(-1).view(torch.int64).nonzero().squeeze(1)
-        inside = hit.view(-1, 8)[words].nonzero()
-        flat = words[inside[:, 0]] * 8 + inside[:, 1]
+        flags = hit.view(torch.int64)
+        words = flags.nonzero().squeeze(1)
+        inside = flags.index_select(0, words).view(torch.bool).nonzero().squeeze(1)
+        flat = words.index_select(0, inside >> 3).mul_(8).add_(inside & 7)
     else:
-        flat = hit.view(-1).nonzero().squeeze(1)
-    rows = torch.div(flat, m, rounding_mode="floor")
-    return Candidates(rows + context.start, flat - rows * m, pre_acts.reshape(-1)[flat])
+        flat = hit.nonzero().squeeze(1)
+    features = torch.div(flat, n, rounding_mode="floor") if n else flat
+    values = pre_acts.reshape(-1).index_select(0, flat)
+    return Candidates(flat - features * n, features + context.start, values)

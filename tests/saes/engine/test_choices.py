@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from saes.engine.choices import above, feature_top_k, largest, row_borders, row_top_k, top_rows
+from saes.engine.choices import above, feature_top_k, largest, row_borders, row_top_k, top_columns, top_rows
 from saes.engine.selection import Candidates, Context
 
 CONTEXT = Context(training=True, n=100, start=40)
@@ -9,9 +9,10 @@ SHAPES = [(3, 5, 2), (4, 16, 1), (7, 64, 32), (5, 64, 64), (9, 128, 4), (6, 1024
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [*SHAPES, (1, 1000, 7), (1, 1, 1), (0, 512, 4), (11, 24_576, 32)])
-def test_top_rows_are_those_of_topk(n: int, m: int, k: int) -> None:
+@pytest.mark.parametrize("form", ["rows", "columns"])
+def test_the_largest_of_rows_and_columns_are_those_of_topk(n: int, m: int, k: int, form: str) -> None:
     scores = torch.randn(n, m, generator=torch.Generator().manual_seed(m))
-    values, indices = top_rows(scores, k)
+    values, indices = top_rows(scores, k) if form == "rows" else top_columns(scores.T.contiguous(), k)
     expected = scores.topk(k, dim=1)
     assert torch.equal(values.sort(dim=1, descending=True).values, expected.values)
     assert torch.equal(indices.sort(dim=1).values, expected.indices.sort(dim=1).values)
@@ -19,48 +20,49 @@ def test_top_rows_are_those_of_topk(n: int, m: int, k: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "m", "k"), SHAPES)
-def test_top_rows_with_ties_are_distinct_entries_with_the_largest_values(n: int, m: int, k: int) -> None:
+@pytest.mark.parametrize("form", ["rows", "columns"])
+def test_with_ties_they_are_distinct_entries_with_the_largest_values(n: int, m: int, k: int, form: str) -> None:
     scores = torch.randint(3, (n, m), generator=torch.Generator().manual_seed(k)).float()
-    values, indices = top_rows(scores, k)
+    values, indices = top_rows(scores, k) if form == "rows" else top_columns(scores.T.contiguous(), k)
     assert torch.equal(values.sort(dim=1, descending=True).values, scores.topk(k, dim=1).values)
     assert torch.equal(scores.gather(1, indices), values)
     assert all(len(row.unique()) == k for row in indices)
 
 
-@pytest.mark.parametrize("m", [8, 64, 4096, 1, 7, 30, 1001])
+@pytest.mark.parametrize("n", [8, 64, 4096, 1, 7, 30, 1001])
 @pytest.mark.parametrize("per_feature", [False, True])
-def test_above_is_nonzero(m: int, per_feature: bool) -> None:
-    draw = torch.Generator().manual_seed(m)
-    pre_acts = torch.randn(13, m, generator=draw).round(decimals=1)  # Some entries equal the bound: they are left out.
-    bound = torch.randn(m, generator=draw) if per_feature else 0.5
+def test_above_is_nonzero(n: int, per_feature: bool) -> None:
+    draw = torch.Generator().manual_seed(n)
+    pre_acts = torch.randn(13, n, generator=draw).round(decimals=1)  # Some entries equal the bound: they are left out.
+    bound = torch.randn(60, generator=draw) if per_feature else 0.5
     found = above(pre_acts, bound, CONTEXT)
-    rows, indices = (pre_acts > bound).nonzero(as_tuple=True)
-    assert torch.equal(found.rows, rows + 40)
-    assert torch.equal(found.indices, indices)
-    assert torch.equal(found.values, pre_acts[rows, indices])
+    features, rows = (pre_acts > (bound[40:53, None] if per_feature else bound)).nonzero(as_tuple=True)
+    assert torch.equal(found.rows, rows)
+    assert torch.equal(found.indices, features + 40)
+    assert torch.equal(found.values, pre_acts[features, rows])
 
 
-@pytest.mark.parametrize("m", [16, 17])
-def test_above_of_nothing(m: int) -> None:
-    assert above(torch.zeros(0, m), 0.0, CONTEXT).values.numel() == 0
-    assert above(-torch.ones(3, m), 0.0, CONTEXT).values.numel() == 0
+@pytest.mark.parametrize("n", [0, 16, 17])
+def test_above_of_nothing(n: int) -> None:
+    assert above(torch.zeros(0, n), 0.0, CONTEXT).values.numel() == 0
+    assert above(-torch.ones(3, n), 0.0, CONTEXT).values.numel() == 0
 
 
 def test_row_top_k_numbers_rows_and_orders_features() -> None:
-    found = row_top_k(torch.tensor([[3.0, -1.0, 4.0], [-1.0, 0.0, 5.0]]), 2, CONTEXT)
+    found = row_top_k(torch.tensor([[3.0, -1.0, 4.0], [-1.0, 0.0, 5.0]]).T.contiguous(), 2, CONTEXT)
     assert found.rows.tolist() == [40, 40, 41, 41]
     assert found.indices.tolist() == [0, 2, 1, 2]
     assert found.values.tolist() == [3.0, 4.0, 0.0, 5.0]
 
 
 def test_scores_rank_and_values_are_the_pre_activations() -> None:
-    scores = torch.tensor([[0.0, 5.0, 1.0]])
-    found = row_top_k(torch.tensor([[3.0, -1.0, 2.0]]), 2, CONTEXT, scores)
+    scores = torch.tensor([[0.0], [5.0], [1.0]])
+    found = row_top_k(torch.tensor([[3.0], [-1.0], [2.0]]), 2, CONTEXT, scores)
     assert found.indices.tolist() == [1, 2]
     assert found.values.tolist() == [-1.0, 2.0]
 
 
-def test_feature_top_k_is_row_top_k_of_the_transpose() -> None:
+def test_feature_top_k_is_topk_of_each_feature() -> None:
     pre_acts = torch.randn(20, 33, generator=torch.Generator().manual_seed(0))  # 20 features in 33 rows
     found = feature_top_k(pre_acts, 4, CONTEXT)
     assert torch.equal(found.indices, torch.arange(40, 60).repeat_interleave(4))

@@ -60,6 +60,7 @@ def _step(sae: SAE, penalties: tuple = (), *, dead: float = 0.0, path: str = "au
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch) -> None:
     monkeypatch.setattr(selection, "CHUNK_ROWS", CHUNK)
+    monkeypatch.setattr(selection, "CHUNK_ENTRIES", CHUNK * D_SAE)
 
 
 SPARSE = [

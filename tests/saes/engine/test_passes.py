@@ -32,8 +32,6 @@ PREFIXES = [4, 10, 24]
 class Columns(SAE):
     """Every feature keeps its two largest rows."""
 
-    by_feature = True
-
     def __init__(self, *, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed)
 
@@ -44,11 +42,13 @@ class Columns(SAE):
 class Gradients(SAE):
     """Rows keep three latents by the size of what they would do to a loss."""
 
+    by_feature = False
+
     def __init__(self, *, d_in: int, d_sae: int, seed: int = 0) -> None:
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed)
 
     def candidates(self, pre_acts: Tensor, context: Context) -> Candidates:
-        return row_top_k(pre_acts, 3, context, (context.grads @ self.W_dec.T).abs() * pre_acts)
+        return row_top_k(pre_acts, 3, context, (self.W_dec @ context.grads.T).abs() * pre_acts)
 
 
 KINDS: dict[str, tuple[Callable[[], SAE], tuple]] = {

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -5,19 +7,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from saes.base import SAE
 from saes.batch_topk import BatchTopK
 from saes.engine import selection
-from saes.engine.choices import above, row_top_k
+from saes.engine.choices import row_top_k
 from saes.engine.selection import Context, concatenated
 from saes.topk import TopK
 
 
-def test_chunks_of_full_and_of_short_rows_are_rows_of_any_length() -> None:
+def test_parts_of_different_numbers_of_pairs_a_row_are_rows_of_any_length() -> None:
     context = Context(training=True, n=4)
-    full, short = row_top_k(torch.ones(2, 3), 2, context), above(-torch.ones(2, 3), 0.0, context)
-    for parts in ([full, short], [short, full]):
-        both = concatenated(sorted(parts, key=lambda part: part is short))
-        assert both.k is None
-        assert both.support(4, 3).offsets.tolist() == [0, 2, 4, 4, 4]
-    assert concatenated([full, full]).k == 2
+    two, one = (row_top_k(torch.ones(3, 2), k, context) for k in (2, 1))
+    both = concatenated([two, replace(one, rows=one.rows + 2)])
+    assert both.k is None
+    assert both.support(4, 3, by_feature=False).offsets.tolist() == [0, 2, 4, 5, 6]
+    assert concatenated([two, two]).k == 2
 
 
 @pytest.mark.parametrize("method", [TopK, BatchTopK])
@@ -30,6 +31,7 @@ def test_chunk_borders_change_nothing(method: type[SAE], randomised, monkeypatch
         whole = sae.encode(x)
         for chunk in (1, 7, 49):
             monkeypatch.setattr(selection, "CHUNK_ROWS", chunk)
+            monkeypatch.setattr(selection, "CHUNK_ENTRIES", chunk * len(x))
             parts = sae.encode(x)
             assert torch.equal(parts.offsets, whole.offsets)
             assert torch.equal(parts.indices, whole.indices)
@@ -56,6 +58,7 @@ class _Largest(TorchDispatchMode):
 @pytest.mark.parametrize("first", [True, False])
 def test_nothing_larger_than_one_chunk_is_made(method: type[SAE], first: bool, randomised, monkeypatch) -> None:
     monkeypatch.setattr(selection, "CHUNK_ROWS", 32)
+    monkeypatch.setattr(selection, "CHUNK_ENTRIES", 32 * 2048)
     sae = method(d_in=4, d_sae=2048, k=8)
     sae = sae if first else randomised(sae)
     x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
