@@ -50,13 +50,14 @@ def forward(job: Job, given: Activations, dead: Tensor, choice: Choice) -> Step:
     sae = job.sae
     pre_acts = (given.values - sae.b_dec) @ sae.W_enc + sae.b_enc
     mask = choice(sae, pre_acts.detach(), given.values if given.grads is None else given.grads)
-    codes = sae.activate(pre_acts, DenseLatents(pre_acts.detach())) * mask
+    codes, extras = sae.activate(pre_acts, DenseLatents(pre_acts.detach()))
+    codes = codes * mask
     prefixes = None
     if sae.prefixes is not None:
         prefixes = torch.stack([codes[:, :m] @ sae.W_dec[:m] + sae.b_dec for m in sae.prefixes])
     recon = codes @ sae.W_dec + sae.b_dec if prefixes is None else prefixes[-1]
     density = torch.zeros(sae.d_sae, dtype=codes.dtype)
-    return Step(sae, given, DenseLatents(codes), recon, dead, density, 1.0, 1.0, prefixes, kept=pre_acts)
+    return Step(sae, given, DenseLatents(codes), recon, dead, density, 1.0, 1.0, prefixes, extras)
 
 
 def loss(job: Job, step: Step) -> Tensor:

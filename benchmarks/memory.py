@@ -16,6 +16,8 @@ from cases import CASES, SHAPES, K, check, rows, take, trainer
 from peers.client import Peer
 from speed import METHODS
 
+from saes.engine.memory import kept_memory
+
 STEPS = 12
 
 
@@ -32,7 +34,9 @@ def peak(name: str, shape: str) -> float:
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch loads much when the first is made.
     Path("/proc/self/clear_refs").write_text("5")  # Forget the peak of the imports.
     before = status("VmRSS")
-    take(trainer(CASES[name], batches), CASES[name], batches, STEPS)
+    made = trainer(CASES[name], batches)
+    with kept_memory():  # As in a run.
+        take(made, CASES[name], batches, STEPS)
     return (status("VmHWM") - before) / 1e6
 
 

@@ -22,6 +22,7 @@ import torch
 from cases import CASES, SHAPES, Case, K, check, hold, rows, take, trainer
 from peers.client import Peer
 
+from saes.engine.memory import kept_memory
 from saes.training import Job
 
 STEPS = 5
@@ -97,7 +98,7 @@ def main() -> None:
     for name in asked.cases:
         case = CASES[name]
         check(case, asked.shape)
-        with contextlib.ExitStack() as stack:
+        with kept_memory(), contextlib.ExitStack() as stack:  # As in a run.
             sides = {"floor": floor(asked.shape), name: ours(case, asked.shape)}
             if asked.dense:
                 sides["dense autograd"] = autograd(case, asked.shape)

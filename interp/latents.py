@@ -174,11 +174,9 @@ def _sorted(numbers: Int[Tensor, " nnz"], below: int) -> tuple[Int[Tensor, " nnz
     return found.long(), order
 
 
-def _starts(numbers: Int[Tensor, " nnz"], n: int) -> Int[Tensor, " n_plus_1"]:
-    """Where each of `n` numbers starts when they are sorted, and the end."""
-    starts = torch.zeros(n + 1, dtype=torch.long, device=numbers.device)
-    torch.cumsum(torch.bincount(numbers, minlength=n), 0, out=starts[1:])
-    return starts
+def _starts(ascending: Int[Tensor, " nnz"], n: int) -> Int[Tensor, " n_plus_1"]:
+    """Where each of the numbers from 0 to `n` starts, and the end."""
+    return torch.searchsorted(ascending, torch.arange(n + 1, device=ascending.device))
 
 
 class _Spread(torch.autograd.Function):

@@ -89,9 +89,15 @@ class SAE(nn.Module):
         """The pairs kept, out of all chunks' candidates; None to be given wider ones (`context.attempt` rises)."""
         return candidates
 
-    def activate(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
-        """Codes of pre-activations, differentiable: their positive part, unless a method says otherwise."""
-        return positive(pre_acts, support)
+    def activate(
+        self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents
+    ) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
+        """Codes of pre-activations, differentiable: their positive part, unless a method says otherwise.
+
+        Returns:
+            The codes, and what penalties may ask for by name (`Step.extras`).
+        """
+        return positive(pre_acts, support), {}
 
     def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
         """New values of buffers that follow the training batches (evaluation thresholds); the Trainer writes them."""

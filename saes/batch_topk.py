@@ -10,7 +10,7 @@ from torch import Tensor
 from interp.types import Latents
 from saes.arguments import check_k, check_prefixes
 from saes.base import SAE
-from saes.engine.choices import above, largest
+from saes.engine.choices import above, below_largest, largest
 from saes.engine.dense import DenseLatents
 from saes.engine.selection import Candidates, Context
 from saes.penalties.aux_k import AuxK
@@ -75,11 +75,13 @@ class BatchTopK(SAE):
                     "load a trained one, or call .train() for the choice over the batch."
                 )
             return above(pre_acts, threshold, context)
-        last = float(self.last)
-        known = last == last and context.attempt < len(_BOUNDS)
-        found = above(pre_acts, last * _BOUNDS[context.attempt] if known else 0.0, context)
+        last, budget = float(self.last), self.k * context.n
+        if last == last and context.attempt < len(_BOUNDS):
+            bound = last * _BOUNDS[context.attempt]
+        else:
+            bound = max(below_largest(pre_acts, budget), 0.0)
         # What is not among the budget's worth of one chunk is not in the batch's choice either.
-        return largest(found, self.k * context.n)
+        return largest(above(pre_acts, bound, context), budget)
 
     def choose(self, candidates: Candidates, context: Context) -> Candidates | None:
         """The largest of the whole batch; exact, because too few candidates are asked for again."""

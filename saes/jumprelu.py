@@ -45,13 +45,12 @@ class JumpReLU(SAE):
         thresholds = self.log_threshold.detach().exp()
         return thresholds - self.bandwidth / 2 if self.training else thresholds
 
-    def activate(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
-        """The pre-activation where it is above the threshold, else 0."""
-        return _Jump.apply(pre_acts, support.spread(self.log_threshold.exp()), self.bandwidth)
-
-    def firing(self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents) -> Float[Tensor, "..."]:
-        """1 where the pre-activation is above the threshold, else 0; differentiable in the threshold alone."""
-        return _Fires.apply(pre_acts, support.spread(self.log_threshold.exp()), self.bandwidth)
+    def activate(
+        self, pre_acts: Float[Tensor, "..."], support: Latents | DenseLatents
+    ) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
+        """The pre-activation where it is above the threshold, else 0; and how many are, for L0."""
+        codes, firing = _Jump.apply(pre_acts, self.log_threshold, support, self.bandwidth)
+        return codes, {"firing": firing}
 
     @torch.no_grad()
     def rescale_inputs(self, scale: float) -> None:
@@ -64,40 +63,24 @@ class JumpReLU(SAE):
         return (L0(),)
 
 
-def _near(pre_acts: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-    """Rectangle kernel over the distance to the threshold, of area 1."""
-    return ((pre_acts - threshold).abs() < bandwidth / 2).to(pre_acts.dtype) / bandwidth
-
-
-def _to_shape(grad: Tensor, like: Tensor) -> Tensor:
-    """Summed over the rows that one threshold was broadcast to."""
-    return grad if grad.shape == like.shape else grad.sum(0)
-
-
 class _Jump(torch.autograd.Function):
+    """Codes, differentiable in both, and the number of those that fire, differentiable in the thresholds."""
+
     @staticmethod
-    def forward(ctx: Any, pre_acts: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-        ctx.save_for_backward(pre_acts, threshold)
-        ctx.bandwidth = bandwidth
-        return pre_acts * (pre_acts > threshold)
+    def forward(
+        ctx: Any, pre_acts: Tensor, log_threshold: Tensor, support: Latents | DenseLatents, bandwidth: float
+    ) -> tuple[Tensor, Tensor]:
+        thresholds = support.spread(log_threshold.exp())
+        fires = pre_acts > thresholds
+        ctx.save_for_backward(pre_acts, thresholds, fires)
+        ctx.support, ctx.bandwidth = support, bandwidth
+        return pre_acts * fires, fires.sum().to(pre_acts.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        pre_acts, threshold = ctx.saved_tensors
-        grad_threshold = -threshold * _near(pre_acts, threshold, ctx.bandwidth) * grad
-        return grad * (pre_acts > threshold), _to_shape(grad_threshold, threshold), None
-
-
-class _Fires(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, pre_acts: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-        ctx.save_for_backward(pre_acts, threshold)
-        ctx.bandwidth = bandwidth
-        return (pre_acts > threshold).to(pre_acts.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
-        pre_acts, threshold = ctx.saved_tensors
-        return None, _to_shape(-_near(pre_acts, threshold, ctx.bandwidth) * grad, threshold), None
+    def backward(ctx: Any, grad: Tensor, grad_firing: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        pre_acts, thresholds, fires = ctx.saved_tensors
+        # The rectangle kernel over the distance to the threshold, of area 1; d threshold / d log = threshold.
+        near = (pre_acts - thresholds).abs_() < ctx.bandwidth / 2
+        slopes = (grad * thresholds).add_(grad_firing).mul_(thresholds).mul_(near)
+        return grad * fires, ctx.support.feature_sums(slopes).div_(-ctx.bandwidth), None, None

@@ -88,7 +88,7 @@ def _review(job: Job, state: TrainState, batch: Activations, config: TrainConfig
     if state.steps == 0 and config.path == "auto" and job.sae.bound() is not None:
         with torch.no_grad():
             few = job.sae.encoded(batch.values[:64], None if batch.grads is None else batch.grads[:64])
-        state.kept.fill_(few.pre_acts.numel() / min(64, len(batch.values)))
+        state.kept.fill_(few.latents.values.numel() / min(64, len(batch.values)))
     state.review(dead_after=config.dead_after, path=config.path)
 
 
@@ -101,7 +101,7 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
     prefix_recons = None
     if sae.prefixes is None:
         recon, W_watched = passes.decode(encoded.latents, sae.W_dec, watch)
-        recon = recon + sae.b_dec
+        recon += sae.b_dec
     else:
         prefix_recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.prefixes, watch)
         prefix_recons = prefix_recons + sae.b_dec
@@ -121,7 +121,7 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
         progress=(moment.steps - 1) / moment.config.steps,
         scale=moment.scale,
         prefix_recons=prefix_recons,
-        kept=encoded.pre_acts,
+        extras=encoded.extras,
         watched=watched,
         on_sphere=True,
     )

@@ -12,6 +12,7 @@ from interp.types import Activations, ActivationStore
 from saes import checkpoints, forecasts, normalising, stepping
 from saes.base import SAE
 from saes.engine import optimizing
+from saes.engine.memory import kept_memory
 from saes.engine.scratch import Scratch
 from saes.records import Job, Metrics, TrainConfig
 from saes.runs import Run
@@ -94,7 +95,7 @@ class Trainer:
         folder, config = self.run_folder, self.config
         bar = Progress("training", total=config.steps, unit="step", shown=self.progress)
         # Closed also on an error, whose traceback would keep a stream's thread at work.
-        with bar, contextlib.closing(self._batches()) as batches:
+        with kept_memory(), bar, contextlib.closing(self._batches()) as batches:
             bar.update(self.steps)
             for batch in batches:
                 log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps

@@ -1,5 +1,7 @@
 """Exact choices among pre-activations: the k largest of a row or feature, entries above a bound, the largest of all."""
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +60,15 @@ def row_borders(scores: Float[Tensor, "n m"], k: int) -> Float[Tensor, "n 1"]:
     place = scores.shape[1] - k
     parted = np.partition(scores.numpy(force=True), place, axis=1)
     return torch.from_numpy(parted[:, place : place + 1])
+
+
+def below_largest(scores: Float[Tensor, "f n"], budget: int) -> float:
+    """A number that the `budget` largest entries exceed, and what equals the smallest of them: no other entry does."""
+    surplus = scores.numel() - budget
+    if surplus <= 0 or budget == 0:
+        return -math.inf
+    smallest = row_borders(scores.reshape(1, -1), budget)
+    return float(torch.nextafter(smallest, smallest.new_tensor(-math.inf)))
 
 
 def row_top_k(

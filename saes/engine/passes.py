@@ -1,7 +1,7 @@
 """The forward pass of an SAE, sparse or dense, with all that its losses ask for."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,12 @@ class Encoded:
 
     Args:
         latents: The codes, with autograd; dense ones if asked for.
-        pre_acts: The pre-activation of each code (of every latent, if dense), with autograd.
+        extras: What the method's activation leaves for penalties, by name.
         watched: Pre-activations of the watched features in all rows, with autograd; None where none were.
     """
 
     latents: Latents | DenseLatents
-    pre_acts: Float[Tensor, "..."]
+    extras: Mapping[str, Tensor]
     watched: Float[Tensor, "n f"] | None = None
 
 
@@ -71,12 +71,13 @@ def encode(
     pre_acts, watched = sparse.kept_pre_acts(
         x, sae.b_dec, sae.W_enc, sae.b_enc, support, centred=centred, watch=watch, watched=selected.watched
     )
-    return Encoded(support.with_values(sae.activate(pre_acts, support)), pre_acts, watched)
+    values, extras = sae.activate(pre_acts, support)
+    return Encoded(support.with_values(values), extras, watched)
 
 
 def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, context: Context) -> Encoded:
     pre_acts = dense.pre_acts(x, sae.b_dec, sae.W_enc, sae.b_enc, centred, context.scratch)
-    values = sae.activate(pre_acts, DenseLatents(pre_acts.detach(), context.scratch))
+    values, extras = sae.activate(pre_acts, DenseLatents(pre_acts.detach(), context.scratch))
     if sae.bound() is None:
         support = choose_among(
             pre_acts.detach(),
@@ -88,7 +89,7 @@ def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, 
         kept = torch.zeros_like(pre_acts, dtype=torch.bool)
         kept[support.rows, support.indices] = True
         values = torch.where(kept, values, values.new_zeros(()))
-    return Encoded(DenseLatents(values, context.scratch), pre_acts, None if watch is None else pre_acts[:, watch])
+    return Encoded(DenseLatents(values, context.scratch), extras, None if watch is None else pre_acts[:, watch])
 
 
 def decode(

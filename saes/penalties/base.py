@@ -1,6 +1,7 @@
 """What a penalty sees of a training step, and what it gives back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -44,7 +45,7 @@ class Step:
         progress: Part of the run that is done, in [0, 1].
         scale: What the model's units were multiplied by; a signal that runs the model divides `recon` by it.
         prefix_recons: Outputs of the prefixes of the latents, with autograd, for an SAE that has prefixes.
-        kept: The pre-activation of each code, with autograd; None where the encoder has none.
+        extras: What the method's activation leaves for penalties, by name.
         watched: The dead features in all rows, where the engine has made them along with the codes.
         on_sphere: Whether decoder rows are kept at norm 1. What a norm's gradient would do is projected out there, so
             that a penalty need not make it.
@@ -59,7 +60,7 @@ class Step:
     progress: float
     scale: float
     prefix_recons: Float[Tensor, "q n d_out"] | None = None
-    kept: Float[Tensor, "..."] | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
     watched: Watched | None = None
     on_sphere: bool = False
 

@@ -33,11 +33,11 @@ class L0:
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The penalty of one batch."""
-        firing = getattr(step.sae, "firing", None)
-        if firing is None or step.kept is None:
+        firing = step.extras.get("firing")
+        if firing is None:
             raise ValueError(
                 f"penalties have L0, but the latents of {type(step.sae).__name__} have no thresholds that it could "
                 "move: leave it out, or train a JumpReLU."
             )
         rise = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
-        return self.coefficient * rise * firing(step.kept, step.latents).sum() / len(step.latents)
+        return self.coefficient * rise * firing / len(step.latents)

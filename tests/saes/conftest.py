@@ -33,7 +33,7 @@ def _step_of(sae: SAE, x: Tensor, latents: Latents | None = None, recon: Tensor 
     """A step of `x` through `sae`; half of the features dead unless said otherwise."""
     if latents is None:
         encoded = sae.encoded(x)
-        latents, about["kept"] = encoded.latents, encoded.pre_acts
+        latents, about["extras"] = encoded.latents, encoded.extras
     recon = sae.decode(latents) if recon is None else recon
     n, zeros = len(x), torch.zeros(sae.d_sae)
     dead = about.pop("dead", torch.arange(sae.d_sae) % 2 == 0)

@@ -70,17 +70,18 @@ def trained(rows) -> dict[type[SAE], SAE]:
     return {type(sae): sae for sae in exported}
 
 
-def _dense(sae: SAE, x: Tensor) -> tuple[Latents, Tensor, Tensor]:
-    """The codes, the reconstruction and the kept pre-activations by full matrices; the support alone is taken over."""
+def _dense(sae: SAE, x: Tensor) -> tuple[Latents, Tensor, dict[str, Tensor]]:
+    """The codes, the reconstruction and the extras by full matrices; the support alone is taken over."""
     support = sae.codes(x).detach()
     kept = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc)[support.rows, support.indices]
-    latents = support.with_values(sae.activate(kept, support))
-    return latents, latents.dense() @ sae.W_dec + sae.b_dec, kept
+    values, extras = sae.activate(kept, support)
+    latents = support.with_values(values)
+    return latents, latents.dense() @ sae.W_dec + sae.b_dec, extras
 
 
 def _applies(term, sae: SAE, x: Tensor, step_of) -> bool:
     """Whether a term can be trained with this method; where not, it says so."""
-    if isinstance(term, L0) and not hasattr(sae, "firing"):
+    if isinstance(term, L0) and "firing" not in sae.encoded(x).extras:
         with pytest.raises(ValueError, match=f"the latents of {type(sae).__name__} have no thresholds"):
             term(step_of(sae, x))
         return False
@@ -163,9 +164,9 @@ def test_every_gradient_of_every_term_equals_autograd_and_is_not_zero(sae: SAE, 
         return
     # Features that this batch never fires count as dead, and some others with them.
     parameters, x = dict(sae.named_parameters()), _batch(x, sae, size)
-    latents, recon, kept = _dense(sae, x)
+    latents, recon, extras = _dense(sae, x)
     found = _gradients(term(step_of(sae, x)), parameters)
-    expected = _gradients(term(step_of(sae, x, latents, recon, kept=kept)), parameters)
+    expected = _gradients(term(step_of(sae, x, latents, recon, extras=extras)), parameters)
     assert found.keys() == expected.keys()
     if size == "usual":
         needed = set(parameters) if term is reconstruction else {"log_threshold"} if isinstance(term, L0) else {"b_enc"}
