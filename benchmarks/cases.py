@@ -14,7 +14,6 @@ from saes import stepping
 from saes.base import SAE
 from saes.batch_topk import BatchTopK
 from saes.engine.choices import feature_top_k, row_top_k
-from saes.engine.scratch import Scratch
 from saes.engine.selection import Candidates, Context
 from saes.jumprelu import JumpReLU
 from saes.penalties.aux_k import AuxK
@@ -112,7 +111,7 @@ def check(case: Case, shape: str, n: int = 64) -> None:
     found, names, W = [], [name for name, _ in job.sae.named_parameters()], job.sae.W_dec.detach()
     W /= W.norm(dim=1, keepdim=True)  # Rounded to float64, as the engine takes norms to be.
     for step in (
-        stepping.forward(job, state, batch, stepping.Moment(config, 10**6, 1.0, Scratch())),
+        stepping.forward(job, state, batch, stepping.Moment(config, 10**6, 1.0)),
         dense_autograd.forward(job, batch, state.silent > config.dead_after, case.choice),
     ):
         loss = dense_autograd.loss(job, step)

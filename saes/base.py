@@ -15,8 +15,7 @@ from interp.types import JSON, Latents, Site
 from saes import weights_file
 from saes.engine import passes
 from saes.engine.choices import above
-from saes.engine.dense import DenseLatents, positive
-from saes.engine.scratch import Scratch
+from saes.engine.dense import DenseLatents
 from saes.engine.selection import Candidates, Context
 
 
@@ -97,7 +96,7 @@ class SAE(nn.Module):
         Returns:
             The codes, and what penalties may ask for by name (`Step.extras`).
         """
-        return positive(pre_acts, support), {}
+        return torch.relu(pre_acts), {}
 
     def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
         """New values of buffers that follow the training batches (evaluation thresholds); the Trainer writes them."""
@@ -122,10 +121,9 @@ class SAE(nn.Module):
         *,
         watch: Int[Tensor, " f"] | None = None,
         as_dense: bool = False,
-        scratch: Scratch | None = None,
     ) -> passes.Encoded:
         """Latents with autograd and what they were made of: see `saes.engine.passes.encode`."""
-        return passes.encode(self, x, grads, watch=watch, as_dense=as_dense, scratch=scratch)
+        return passes.encode(self, x, grads, watch=watch, as_dense=as_dense)
 
     def encode(self, x: Float[Tensor, "n d_in"], grads: Float[Tensor, "n d_in"] | None = None) -> Latents:
         """Sparse codes of activations.
@@ -145,7 +143,7 @@ class SAE(nn.Module):
 
     def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]:
         """Activations of sparse codes."""
-        return passes.decode(latents, self.W_dec)[0] + self.b_dec
+        return passes.decode(latents, self.W_dec, self.b_dec)[0]
 
     def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
         """Reconstruct activations."""

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from interp.types import Activations
 from saes.engine import optimizing, passes
-from saes.engine.scratch import Scratch
 from saes.penalties.base import Step, Watched
 from saes.records import Job, Metrics, TrainConfig
 from saes.states import TrainState
@@ -21,13 +20,11 @@ class Moment:
         config: What the jobs share.
         steps: Steps taken, this one counted.
         scale: The normaliser's.
-        scratch: Buffers that steps hand on.
     """
 
     config: TrainConfig
     steps: int
     scale: float
-    scratch: Scratch
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,12 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
     sae = job.sae
     reads_dead = any(getattr(penalty, "reads_dead", False) for penalty in job.penalties or ())
     watch = state.dead if reads_dead and len(state.dead) else None
-    encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense, scratch=moment.scratch)
+    encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense)
     prefix_recons = None
     if sae.prefixes is None:
-        recon, W_watched = passes.decode(encoded.latents, sae.W_dec, watch)
-        recon += sae.b_dec
+        recon, W_watched = passes.decode(encoded.latents, sae.W_dec, sae.b_dec, watch)
     else:
-        prefix_recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.prefixes, watch)
-        prefix_recons = prefix_recons + sae.b_dec
+        prefix_recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.b_dec, sae.prefixes, watch)
         recon = prefix_recons[-1]
     watched = None
     if watch is not None and encoded.watched is not None and W_watched is not None:

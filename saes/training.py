@@ -13,7 +13,6 @@ from saes import checkpoints, forecasts, normalising, stepping
 from saes.base import SAE
 from saes.engine import optimizing
 from saes.engine.memory import kept_memory
-from saes.engine.scratch import Scratch
 from saes.records import Job, Metrics, TrainConfig
 from saes.runs import Run
 from saes.states import TrainState
@@ -64,7 +63,6 @@ class Trainer:
             job.sae.to(self.device, torch.float32).train()
         self.states = [TrainState.start(job.sae) for job in self.jobs]
         self.optimizers = [optimizing.Adam(job.sae, config.betas) for job in self.jobs]
-        self.scratch = Scratch()
         self.steps = 0
         self.run_folder = None
         if run is not None:
@@ -129,7 +127,7 @@ class Trainer:
         """
         batch = self.normaliser(activations.to(self.device, torch.float32))
         self.steps += 1
-        moment = Moment(self.config, self.steps, self.normaliser.scale, self.scratch)
+        moment = Moment(self.config, self.steps, self.normaliser.scale)
         found = [
             stepping.take(job, state, optimizer, batch, moment, log=log)
             for job, state, optimizer in zip(self.jobs, self.states, self.optimizers, strict=True)

@@ -1,4 +1,4 @@
-"""Memory that one training step leaves to the next: what is written anew each time need not be asked for each time."""
+"""Memory that one chunk leaves to the next: what is written anew each time need not be asked for each time."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,7 @@ from torch import Tensor
 class Scratch:
     """Buffers by name, grown to the largest shape asked for.
 
-    A fresh buffer of a chunk's pre-activations costs its page faults: 3 % of a step at 1024 x 8192 on a CPU. What is
-    handed out under a name is valid until that name is asked for again.
+    What is handed out under a name is valid until that name is asked for again.
     """
 
     def __init__(self) -> None:

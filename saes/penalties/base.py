@@ -103,6 +103,7 @@ class _SquaredError(torch.autograd.Function):
     def forward(ctx: Any, recon: Tensor, target: Tensor) -> Tensor:
         error = recon - target
         ctx.save_for_backward(error)
+        ctx.target = target.shape
         flat = error.view(-1)
         return flat.dot(flat)
 
@@ -110,18 +111,15 @@ class _SquaredError(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         (error,) = ctx.saved_tensors
-        found = error * (2 * grad)
-        return found, -found if ctx.needs_input_grad[1] else None
+        found = error.mul_(2 * grad)  # In place: autograd refuses to come here twice.
+        return found, -found.sum_to_size(ctx.target) if ctx.needs_input_grad[1] else None
 
 
-def squared_error(recon: Float[Tensor, "n d_out"], target: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
-    """Squared error, summed over the width and averaged over rows, differentiable in both."""
-    return _SquaredError.apply(recon, target) / len(recon)
+def squared_error(recon: Float[Tensor, "*q n d_out"], target: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
+    """Squared error, summed over the width and averaged over rows (and prefixes), differentiable in both, once."""
+    return _SquaredError.apply(recon, target) / recon[..., 0].numel()
 
 
 def reconstruction(step: Step) -> Float[Tensor, ""]:
     """Squared error, summed over the width and averaged over rows (and prefixes): the default training signal."""
-    if step.prefix_recons is None:
-        return squared_error(step.recon, step.target)
-    recons = step.prefix_recons
-    return squared_error(recons.flatten(0, 1), step.target.repeat(len(recons), 1))
+    return squared_error(step.recon if step.prefix_recons is None else step.prefix_recons, step.target)

@@ -20,7 +20,6 @@ from interp.types import Activations, Directions, Latents
 from saes import weights_file
 from saes.base import SAE, methods
 from saes.engine.dense import DenseLatents
-from saes.engine.scratch import Scratch
 from saes.jumprelu import JumpReLU
 from saes.penalties.aux_k import AuxK
 from saes.penalties.base import reconstruction
@@ -192,7 +191,7 @@ def test_the_dense_engine_agrees_with_the_sparse_one(sae: SAE, x: Tensor, term, 
         state.review(dead_after=10, path=path)
         config = TrainConfig(tokens=640, batch_size=64, dead_tokens=10, path=path)
         rows = Activations(x, torch.arange(len(x)), torch.zeros(len(x), dtype=torch.long))
-        step = forward(Job(sae, penalties=(AuxK(),)), state, rows, Moment(config, 5, 1.0, Scratch()))
+        step = forward(Job(sae, penalties=(AuxK(),)), state, rows, Moment(config, 5, 1.0))
         assert isinstance(step.latents, DenseLatents) == (path == "dense")
         loss = term(step)
         found[path] = (loss.detach(), step.latents.dense().detach(), _gradients(loss, parameters))

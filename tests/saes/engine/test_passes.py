@@ -14,7 +14,6 @@ from saes.engine import optimizing
 from saes.engine.choices import feature_top_k, row_top_k
 from saes.engine.dense import DenseLatents
 from saes.engine.passes import decode_prefixes
-from saes.engine.scratch import Scratch
 from saes.engine.selection import Candidates, Context
 from saes.jumprelu import JumpReLU
 from saes.penalties.aux_k import AuxK
@@ -76,12 +75,12 @@ def test_sparse_and_dense_train_to_the_same_weights(kind: str, rows) -> None:
     for path in ("sparse", "dense"):
         make, penalties = KINDS[kind]
         job = Job(make().double(), lr=1e-2, penalties=penalties)
-        state, optimizer, scratch = TrainState.start(job.sae), optimizing.Adam(job.sae, (0.9, 0.99)), Scratch()
+        state, optimizer = TrainState.start(job.sae), optimizing.Adam(job.sae, (0.9, 0.99))
         config = TrainConfig(**{**vars(CONFIG), "path": path})
         start = [p.detach().clone() for p in job.sae.parameters()]
         for step, batch in enumerate(_batches(rows), start=1):
             state.silent[: 4 * (step % 2)] = 1000
-            take(job, state, optimizer, batch, Moment(config, step, 1.0, scratch), log=False)
+            take(job, state, optimizer, batch, Moment(config, step, 1.0), log=False)
             seen.add(len(state.dead) > 0)
         assert all(not torch.equal(now, then) for now, then in zip(job.sae.parameters(), start, strict=True))
         trained[path] = dict(job.sae.named_parameters())
@@ -101,13 +100,13 @@ def test_prefixes_decode_as_their_slices(form: str) -> None:
     latents = sae.train().codes(x)
     codes = latents.dense().detach().requires_grad_()
     W_dec, weights = sae.W_dec, torch.randn(3, 9, 6, generator=draw).double()
-    expected = _slow_prefixes(codes, W_dec)
+    expected = _slow_prefixes(codes, W_dec) + sae.b_dec
     if form == "dense":
         given, values = DenseLatents(codes), codes
     else:
         values = latents.values.detach().requires_grad_()
         given = latents.with_values(values)
-    found, rows = decode_prefixes(given, W_dec, PREFIXES, torch.tensor([2, 20]))
+    found, rows = decode_prefixes(given, W_dec, sae.b_dec, PREFIXES, torch.tensor([2, 20]))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(rows, W_dec[[2, 20]])
     ours = torch.autograd.grad((found.sin() * weights).sum() + rows.cos().sum(), (values, W_dec))
@@ -122,7 +121,7 @@ def test_one_prefix_is_the_method_itself_and_more_are_their_mean(rows) -> None:
     losses = {}
     for name, prefixes in {"none": None, "one": [24], "three": PREFIXES}.items():
         job = Job(TopK(d_in=6, d_sae=24, k=3, prefixes=prefixes).double())
-        step = forward(job, TrainState.start(job.sae), batch, Moment(CONFIG, 1, 1.0, Scratch()))
+        step = forward(job, TrainState.start(job.sae), batch, Moment(CONFIG, 1, 1.0))
         losses[name] = float(job.signal(step).detach())
         slow = _slow_prefixes(step.latents.dense(), job.sae.W_dec) + job.sae.b_dec
         errors = [(batch.values - recon).square().sum(1).mean().item() for recon in slow]
