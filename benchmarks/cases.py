@@ -123,10 +123,9 @@ def check(case: Case, shape: str, n: int = 64) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10 * float(theirs.abs().max()))
 
 
-def trainer(case: Case, batches: Sequence[Activations]) -> Trainer:
+def trainer(case: Case, batches: Sequence[Activations], d_sae: int) -> Trainer:
     """A trainer that is ready to step."""
     n, d_in = batches[0].values.shape
-    d_sae = next(m for d, m, _ in SHAPES.values() if d == d_in)
     config = TrainConfig(tokens=10**9, batch_size=n, normalise="none", dead_tokens=10**8, warmup=0, decay=0)
     job = Job(case.make(d_in, d_sae), lr=1e-5, penalties=case.penalties)
     with warnings.catch_warnings(action="ignore"):  # The rate is too low to learn much: densities stay.

@@ -32,9 +32,9 @@ METHODS = {"topk": "topk", "topk-dead": "topk", "batchtopk": "batchtopk", "jumpr
 
 def ours(case: Case, shape: str) -> Callable[[], float]:
     """Seconds of a step of `STEPS`, one of them logged, as in a run."""
-    d_in, _, n = SHAPES[shape]
+    d_in, d_sae, n = SHAPES[shape]
     batches = rows(n, d_in), rows(n, d_in)
-    made = trainer(case, batches)
+    made = trainer(case, batches, d_sae)
     return timed(lambda: take(made, case, batches, STEPS))
 
 
