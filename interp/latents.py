@@ -108,7 +108,11 @@ class Latents:
 
     def fired(self) -> Float[Tensor, " d_sae"]:
         """In how many rows each feature has a code that is not zero."""
-        return self.feature_sums((self.values.detach() != 0).to(self.values.dtype))
+        values = self.values.detach()
+        if values.is_cuda or "by_feature" not in self.__dict__:
+            return self.feature_sums((values != 0).to(values.dtype))
+        zeros = self.indices.index_select(0, (values == 0).nonzero().squeeze(1))
+        return (self.by_feature.offsets.diff() - torch.bincount(zeros, minlength=self.d_sae)).to(values.dtype)
 
     def detach(self) -> "Latents":
         """The same codes, cut from autograd."""
@@ -185,7 +189,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, support: Latents) -> Tensor:
         ctx.support = support
-        return table[support.indices]
+        return table.index_select(0, support.indices)
 
     @staticmethod
     @once_differentiable
