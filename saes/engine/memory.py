@@ -4,9 +4,10 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # Of glibc's malloc.h, with the defaults that it documents.
-_DEFAULTS = {_M_TRIM_THRESHOLD: 128 * 1024, _M_MMAP_MAX: 65536}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # Of glibc's malloc.h.
 _KEPT = 1 << 30
+# Once told anything, glibc no longer adapts. This is where it arrives by itself when large tensors come and go.
+_AFTERWARDS = {_M_MMAP_THRESHOLD: 1 << 25, _M_TRIM_THRESHOLD: 1 << 26, _M_MMAP_MAX: 65536}
 
 
 @contextlib.contextmanager
@@ -26,6 +27,6 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        for option, value in _DEFAULTS.items():
+        for option, value in _AFTERWARDS.items():
             libc.mallopt(option, value)
         libc.malloc_trim(0)
