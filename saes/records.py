@@ -83,6 +83,8 @@ class TrainConfig:
         keep_checkpoints: How many to keep.
         max_skipped: Successive steps without a finite loss after which the run stops.
         device: Where to train.
+        stack: Whether jobs of one width take their steps as one (see `saes.engine.stacking`); None for where that is
+            faster: on a GPU. On a CPU it took 2.1 times one product where one after another take 1.5.
         path: `sparse` or `dense` engine for every step, or `auto` for the faster of the two at the density at hand.
 
     Raises:
@@ -104,6 +106,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     max_skipped: int = 5
     device: str = "cpu"
+    stack: bool | None = None
     path: Literal["auto", "sparse", "dense"] = "auto"
 
     def __post_init__(self) -> None:

@@ -1,12 +1,15 @@
-"""One training step of one job on one batch."""
+"""One training step on one batch, of one job or of several that are stacked."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from interp.types import Activations
+from interp.types import Activations, Latents
+from saes.base import SAE
 from saes.engine import optimizing, passes
+from saes.engine.stacking import Stack
 from saes.penalties.base import Step, Watched
 from saes.records import Job, Metrics, TrainConfig
 from saes.states import TrainState
@@ -46,6 +49,24 @@ class Taken:
     lr: float
 
 
+def groups(jobs: Sequence[Job], config: TrainConfig, device: torch.device) -> list[tuple[Stack | None, list[int]]]:
+    """Which jobs take their steps as one, each group with its stack, and which alone: None and all of them."""
+    wanted = device.type == "cuda" if config.stack is None else config.stack
+    alike: dict[object, list[int]] = {}
+    for i, job in enumerate(jobs):
+        alike.setdefault(_shape(job.sae) if wanted else None, []).append(i)
+    single = alike.pop(None, []) + [i for members in alike.values() if len(members) == 1 for i in members]
+    stacked = [members for members in alike.values() if len(members) > 1]
+    found: list[tuple[Stack | None, list[int]]] = [(Stack([jobs[i].sae for i in own]), own) for own in stacked]
+    return [*found, (None, single)]
+
+
+def _shape(sae: SAE) -> tuple[object, ...] | None:
+    """What SAEs that are stacked have in common; None for one that is more than a linear encoder and decoder."""
+    own_pass = type(sae).encoded is not SAE.encoded or sae.prefixes is not None
+    return None if own_pass else (sae.by_feature, sae.W_enc.shape[0], sae.W_dec.shape[1], sae.b_dec.dtype)
+
+
 def take(
     job: Job, state: TrainState, optimizer: optimizing.Adam, batch: Activations, moment: Moment, *, log: bool
 ) -> Metrics | None:
@@ -62,13 +83,59 @@ def take(
     Raises:
         FloatingPointError: At a step that is logged, if several in a row had no finite loss.
     """
-    config, lr = moment.config, (job.lr or 0.0) * moment.config.lr_factor(moment.steps - 1)
-    _review(job, state, batch, config)
+    _review(job, state, batch, moment.config)
     step = forward(job, state, batch, moment)
-    terms = {"signal": job.signal(step)} | {type(p).__name__: p(step) for p in job.penalties or ()}
-    loss = torch.stack(list(terms.values())).sum()
+    terms = _terms(job, step)
+    loss = _total(terms)
     loss.backward()
-    loss = loss.detach()
+    return _move(job, state, optimizer, moment, step, terms, loss.detach(), log=log)
+
+
+def take_stacked(
+    stack: Stack,
+    trained: Sequence[tuple[Job, TrainState, optimizing.Adam]],
+    batch: Activations,
+    moment: Moment,
+    *,
+    log: bool,
+) -> list[Metrics | None]:
+    """Train the jobs of a stack on one batch: `take` of each, in one forward and one backward pass."""
+    for job, state, _ in trained:
+        _review(job, state, batch, moment.config)
+    if any(state.dense for _, state, _ in trained):
+        return [take(*one, batch, moment, log=log) for one in trained]
+    steps = _forward_stacked(stack, [(job, state) for job, state, _ in trained], batch, moment)
+    terms = [_terms(job, step) for (job, _, _), step in zip(trained, steps, strict=True)]
+    losses = torch.stack([_total(own) for own in terms])
+    losses.sum().backward()
+    stack.deal_gradients()
+    return [
+        _move(*one, moment, step, own, loss, log=log)
+        for one, step, own, loss in zip(trained, steps, terms, losses.detach(), strict=True)
+    ]
+
+
+def _terms(job: Job, step: Step) -> dict[str, Tensor]:
+    return {"signal": job.signal(step)} | {type(p).__name__: p(step) for p in job.penalties or ()}
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _move(
+    job: Job,
+    state: TrainState,
+    optimizer: optimizing.Adam,
+    moment: Moment,
+    step: Step,
+    terms: dict[str, Tensor],
+    loss: Tensor,
+    *,
+    log: bool,
+) -> Metrics | None:
+    """What follows the gradients: weights, counters, metrics."""
+    config, lr = moment.config, (job.lr or 0.0) * moment.config.lr_factor(moment.steps - 1)
     optimizing.remove_parallel(job.sae.W_dec)
     norm = optimizing.gradient_norm(job.sae)
     good = torch.isfinite(loss) & torch.isfinite(norm)
@@ -91,23 +158,51 @@ def _review(job: Job, state: TrainState, batch: Activations, config: TrainConfig
 
 def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> Step:
     """The forward pass that the losses of a job see."""
-    sae = job.sae
-    reads_dead = any(getattr(penalty, "reads_dead", False) for penalty in job.penalties or ())
-    watch = state.dead if reads_dead and len(state.dead) else None
+    sae, watch = job.sae, _watch(job, state)
     encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense)
-    prefix_recons = None
     if sae.prefixes is None:
         recon, W_watched = passes.decode(encoded.latents, sae.W_dec, sae.b_dec, watch)
-    else:
-        prefix_recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.b_dec, sae.prefixes, watch)
-        recon = prefix_recons[-1]
+        return _step(job, state, batch, moment, encoded, recon, W_watched)
+    recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.b_dec, sae.prefixes, watch)
+    return replace(_step(job, state, batch, moment, encoded, recons[-1], W_watched), prefix_recons=recons)
+
+
+def _forward_stacked(
+    stack: Stack, trained: Sequence[tuple[Job, TrainState]], batch: Activations, moment: Moment
+) -> list[Step]:
+    watch = [_watch(job, state) for job, state in trained]
+    encoded = stack.encode(batch.values, batch.grads, watch)
+    decoded = stack.decode([one.latents for one in encoded if isinstance(one.latents, Latents)], watch)
+    return [
+        _step(*own, batch, moment, one, recon, W_watched)
+        for own, one, (recon, W_watched) in zip(trained, encoded, decoded, strict=True)
+    ]
+
+
+def _reads_dead(job: Job) -> bool:
+    return any(getattr(penalty, "reads_dead", False) for penalty in job.penalties or ())
+
+
+def _watch(job: Job, state: TrainState) -> Tensor | None:
+    return state.dead if _reads_dead(job) and len(state.dead) else None
+
+
+def _step(
+    job: Job,
+    state: TrainState,
+    batch: Activations,
+    moment: Moment,
+    encoded: passes.Encoded,
+    recon: Tensor,
+    W_watched: Tensor | None,
+) -> Step:
     watched = None
-    if watch is not None and encoded.watched is not None and W_watched is not None:
-        watched = Watched(watch, encoded.watched, W_watched)
-    elif reads_dead:
-        watched = Watched(state.dead, batch.values.new_empty(len(batch.values), 0), sae.W_dec[:0])
+    if encoded.watched is not None and W_watched is not None:
+        watched = Watched(state.dead, encoded.watched, W_watched)
+    elif _reads_dead(job):
+        watched = Watched(state.dead, batch.values.new_empty(len(batch.values), 0), job.sae.W_dec[:0])
     return Step(
-        sae=sae,
+        sae=job.sae,
         activations=batch,
         latents=encoded.latents,
         recon=recon,
@@ -115,7 +210,6 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
         density=state.density,
         progress=(moment.steps - 1) / moment.config.steps,
         scale=moment.scale,
-        prefix_recons=prefix_recons,
         extras=encoded.extras,
         watched=watched,
         on_sphere=True,

@@ -61,6 +61,7 @@ class Trainer:
         self.device = torch.device(config.device)
         for job in self.jobs:
             job.sae.to(self.device, torch.float32).train()
+        self.groups = stepping.groups(self.jobs, config, self.device)
         self.states = [TrainState.start(job.sae) for job in self.jobs]
         self.optimizers = [optimizing.Adam(job.sae, config.betas) for job in self.jobs]
         self.steps = 0
@@ -128,11 +129,15 @@ class Trainer:
         batch = self.normaliser(activations.to(self.device, torch.float32))
         self.steps += 1
         moment = Moment(self.config, self.steps, self.normaliser.scale)
-        found = [
-            stepping.take(job, state, optimizer, batch, moment, log=log)
-            for job, state, optimizer in zip(self.jobs, self.states, self.optimizers, strict=True)
-        ]
-        return [metrics for metrics in found if metrics is not None]
+        found: dict[int, Metrics | None] = {}
+        for stack, members in self.groups:
+            trained = [(self.jobs[i], self.states[i], self.optimizers[i]) for i in members]
+            if stack is None:
+                taken = [stepping.take(*one, batch, moment, log=log) for one in trained]
+            else:
+                taken = stepping.take_stacked(stack, trained, batch, moment, log=log)
+            found |= zip(members, taken, strict=True)
+        return [metrics for _, metrics in sorted(found.items()) if metrics is not None]
 
     def export(self) -> list[tuple[str, SAE]]:
         """Copies of the SAEs in the model's units, in eval mode, knowing where they come from."""

@@ -23,6 +23,18 @@ CHUNK_ROWS = 512
 """Rows of a chunk of all features: large enough for the product, small enough for the cache."""
 CHUNK_ENTRIES = 1 << 23
 """Entries of a chunk of all rows."""
+GPU_CHUNK_ENTRIES = 1 << 28
+"""Entries of any chunk on a GPU, which has no use for small ones: 1 GiB of float32."""
+
+
+def chunk_rows(d_sae: int, device: torch.device) -> int:
+    """Rows of a chunk of all features."""
+    return max(1, GPU_CHUNK_ENTRIES // d_sae) if device.type == "cuda" else CHUNK_ROWS
+
+
+def chunk_features(n: int, device: torch.device) -> int:
+    """Features of a chunk of all rows."""
+    return max(1, (GPU_CHUNK_ENTRIES if device.type == "cuda" else CHUNK_ENTRIES) // max(n, 1))
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,7 @@ def select(
                 watched[rows] = pre_acts[watch].T
         return pre_acts
 
-    return Selected(_choose(encoded, n, d_sae, candidates, choose, context, by_feature), watched)
+    return Selected(_choose(encoded, n, d_sae, x.device, candidates, choose, context, by_feature), watched)
 
 
 @torch.no_grad()
@@ -164,19 +176,20 @@ def choose_among(
         return (pre_acts[:, part] if by_feature else pre_acts[part]).T.contiguous()
 
     n, d_sae = pre_acts.shape
-    return _choose(cut, n, d_sae, candidates, choose, context, by_feature)
+    return _choose(cut, n, d_sae, pre_acts.device, candidates, choose, context, by_feature)
 
 
 def _choose(
     chunk: Callable[[slice], Tensor],
     n: int,
     d_sae: int,
+    device: torch.device,
     candidates: Callable[[Tensor, Context], Candidates],
     choose: Callable[[Candidates, Context], Candidates | None],
     context: Context,
     by_feature: bool,
 ) -> Latents:
-    size = max(1, CHUNK_ENTRIES // max(n, 1)) if by_feature else CHUNK_ROWS
+    size = chunk_features(n, device) if by_feature else chunk_rows(d_sae, device)
     chosen = None
     while chosen is None:
         parts = []

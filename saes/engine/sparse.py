@@ -50,7 +50,7 @@ class _Encode(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        b_dec: Tensor,
+        b_dec: Tensor | None,
         W_enc: Tensor,
         b_enc: Tensor,
         centred: Tensor,
@@ -71,7 +71,9 @@ class _Encode(torch.autograd.Function):
         grad = torch.zeros_like(support.values) if grad is None else grad
         grad_b_enc = support.feature_sums(grad)
         by = support.by_feature
-        grad_W = weighted_sums(centred, by.rows, by.offsets, grad.index_select(0, by.order))
+        # Codes of stacked SAEs have as many blocks of rows, all of the same activations.
+        rows = by.rows if len(support) == len(centred) else by.rows % len(centred)
+        grad_W = weighted_sums(centred, rows, by.offsets, grad.index_select(0, by.order))
         grad_x = weighted_sums(W_enc.T, support.indices, support.offsets, grad) if ctx.needs_input_grad[0] else None
         if grad_watched is not None:
             grad_W.index_add_(0, ctx.watch, grad_watched.T @ centred)
@@ -79,7 +81,8 @@ class _Encode(torch.autograd.Function):
             if grad_x is not None:
                 grad_x += grad_watched @ W_enc.T[ctx.watch]
         # d z / d b_dec = -W_enc, so the m x d product replaces a sum over all codes.
-        return grad_x, -(W_enc @ grad_b_enc), grad_W.T, grad_b_enc, None, None, None, None
+        grad_b_dec = -(W_enc @ grad_b_enc) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_b_dec, grad_W.T, grad_b_enc, None, None, None, None
 
 
 class _Decode(torch.autograd.Function):
@@ -115,7 +118,7 @@ class _Decode(torch.autograd.Function):
 
 def kept_pre_acts(
     x: Float[Tensor, "n d_in"],
-    b_dec: Float[Tensor, " d_in"],
+    b_dec: Float[Tensor, " d_in"] | None,
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
     support: Latents,
@@ -128,7 +131,7 @@ def kept_pre_acts(
 
     Args:
         x: Activations.
-        b_dec: Subtracted from the activations.
+        b_dec: Subtracted from the activations; None where nothing is.
         W_enc: Encoder.
         b_enc: Encoder bias.
         support: Which pre-activations; its values must be theirs (they are not computed again).
@@ -141,7 +144,8 @@ def kept_pre_acts(
     """
     if torch.is_grad_enabled() and W_enc.requires_grad:
         support.by_feature  # noqa: B018 - sorted before the support is copied, so that both backward passes share it.
-    centred = (x - b_dec).detach() if centred is None else centred
+    if centred is None:
+        centred = (x if b_dec is None else x - b_dec).detach()
     return _Encode.apply(x, b_dec, W_enc, b_enc, centred, support.detach(), watch, watched)
 
 
