@@ -94,7 +94,8 @@ def evaluate(
         sums, counts, rows_of = reading.sums([metric for metric in every if isinstance(metric, RowMetric)])
         seen = rows_of.nonzero().flatten()
         chosen = [] if model is None else _spaced(seen, max_loss_examples)
-        totals = {metric: part[seen] for metric, part in sums.items()} | _on_model(model, reading, chosen, every)
+        totals = {metric: part[seen] for metric, part in sums.items()}
+        totals |= _on_model(model, reading, chosen, rows_of, every)
     found = {m.name: bootstrap(part, m.value, resamples=resamples, seed=seed) for m, part in totals.items()}
     found |= {metric.name: Interval(metric.value(counts)) for metric in every if isinstance(metric, FeatureMetric)}
     n = int(rows_of.sum())
@@ -113,15 +114,17 @@ def _check(directions: Directions, store: ActivationStore, max_rows: int | None,
 
 
 def _on_model(
-    model: TextModel | None, reading: Pass, examples: list[int], every: Sequence[Metric]
+    model: TextModel | None, reading: Pass, examples: list[int], rows_of: Int[Tensor, " all"], every: Sequence[Metric]
 ) -> dict[Additive, Float[Tensor, "e q"]]:
     """Statistics of each example for the metrics that this kind of model has."""
     found: dict[Additive, Tensor] = {}
     for metric in every:
         if model is not None and isinstance(metric, ModelMetric) and metric.applies(model):
-            batches = (examples[i : i + _EXAMPLES_AT_ONCE] for i in range(0, len(examples), _EXAMPLES_AT_ONCE))
+            # Those of a length together: texts of a model's longest beside short ones are half padding.
+            order = rows_of[examples].argsort(stable=True)
+            batches = ([examples[i] for i in part] for part in order.split(_EXAMPLES_AT_ONCE))
             splices = (Splice.of(model, reading.store, reading.directions, batch, reading.mean) for batch in batches)
-            found[metric] = torch.cat([metric.statistics(splice) for splice in splices])
+            found[metric] = torch.cat([metric.statistics(splice) for splice in splices])[order.argsort()]
     return found
 
 
