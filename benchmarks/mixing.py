@@ -30,7 +30,8 @@ from interp.stores.stream_extent import Extent
 from interp.stores.stream_reading import HalfWindow
 from interp.types import Activations, Inputs
 
-D_IN, BATCH, ROUNDS = 512, 4096, 5
+D_IN, BATCH = 512, 4096
+ROUNDS, PEERS_ROUNDS = 5, 2  # A round of a peer takes minutes.
 CONTEXT = 128
 CHUNK = 512 * CONTEXT  # Rows of a stream's chunk by default, and of a block of dictionary_learning's.
 
@@ -108,18 +109,18 @@ def timed(batches: Iterator[object]) -> Side:
     return work
 
 
-def interleaved(sides: dict[str, Side], batches: int) -> dict[str, Seconds]:
+def interleaved(sides: dict[str, Side], batches: int, rounds: int) -> dict[str, Seconds]:
     """Median seconds of a batch of each side."""
     found: dict[str, list[Seconds]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, work in sides.items():
             found[name].append(work(batches))
-    return {name: tuple(map(statistics.median, zip(*rounds, strict=True))) for name, rounds in found.items()}
+    return {name: tuple(map(statistics.median, zip(*each, strict=True))) for name, each in found.items()}
 
 
-def beside(sides: dict[str, Side], batches: int) -> None:
+def beside(sides: dict[str, Side], batches: int, rounds: int = ROUNDS) -> None:
     """Print each side, as ratios to the first."""
-    found = interleaved(sides, batches)
+    found = interleaved(sides, batches, rounds)
     (wall, processor), *_ = found.values()
     for name, seconds in found.items():
         print(
@@ -150,7 +151,7 @@ def mixing(asked: argparse.Namespace) -> None:
         if python:
             options = {"rows": asked.rows, "block": block, "threads": asked.threads, "batch": BATCH, "d_in": D_IN}
             with Peer(python, f"{name}_mixing", **options) as peer:
-                beside({"stream": ours, f"{name}, blocks of {block}": peer.step}, half // BATCH)
+                beside({"stream": ours, f"{name}, blocks of {block}": peer.step}, half // BATCH, PEERS_ROUNDS)
 
 
 def stores(rows: int = 400 * 1024) -> None:
