@@ -1,16 +1,19 @@
 """The kernels and the training step on a GPU, beside their twins and what they must move.
 
-    python -m benchmarks.gpu [kernels] [steps] [widths] [--shapes 1 2 3] [--out FILE]
+    python -m benchmarks.gpu [kernels] [steps] [stacks] [widths] [--shapes 1 2 3] [--out FILE]
 
 From the root of the tree; needs torch, Triton, safetensors and jaxtyping. `kernels` compares each kernel with a plain
 torch twin in float64 and times it, the twin in its own precision, and the time in which its bytes could be read and
-written once (each array once, at 4.3 TB/s). `steps` times `Trainer.step` beside the bf16 encoder product, the counted
-ideal of a fused step, and a dense autograd step under bf16 autocast. `widths` times the gathers with other tiles. A row
-that fails says so and the rest goes on, in a new process if the device is lost to this one; `--out` gets a line of JSON
-as soon as a row is done. Times are medians in ms. Indices are uniform, but for one feature that fires in every row.
+written once (each array once, at 4.3 TB/s). `steps` times `Trainer.step` in either precision, with kernels and without,
+beside the bf16 encoder product, the counted ideal of a fused step, and a dense autograd step under bf16 autocast.
+`stacks` times a step of eight small SAEs one by one and stacked: three times as fast is the goal. `widths` times the
+gathers with other tiles. A row that fails says so and the rest goes on, in a new process if the device is lost to this
+one; `--out` gets a line of JSON as soon as a row is done. Times are medians in ms. Indices are uniform, but for one
+feature that fires in every row.
 """
 
 import argparse
+import functools
 import gc
 import json
 import os
@@ -20,17 +23,24 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from interp.stores.memory import MemoryStore
+from saes.states import REVIEW
 from saes.topk import TopK
 from saes.training import Job, TrainConfig, Trainer
 
 BANDWIDTH = 4.3e12  # Bytes a second of a copy, H200.
-PARTS = ("kernels", "steps", "widths")
+PARTS = ("kernels", "steps", "stacks", "widths")
+WAYS: dict[str, dict[str, Any]] = {
+    f"{precision}{' kernels' if kernels else ''}": {"precision": precision, "kernels": kernels}
+    for precision in ("float32", "bfloat16")
+    for kernels in (False, True)
+}
 BETAS, RATE = (0.9, 0.99), 1e-4
 Row = dict[str, object]
 
@@ -247,16 +257,23 @@ def kernels(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]
 # Steps ------------------------------------------------------------------------------------------------------------
 
 
-def trainer_ms(shape: Shape) -> float:
-    values = torch.randn(2 * shape.n, shape.d, generator=torch.Generator().manual_seed(0))
+def step_ms(saes: list[TopK], n: int, **options: Any) -> float:
+    """A step of all SAEs on batches that are on the device."""
+    values = torch.randn(2 * n, saes[0].d_in, generator=torch.Generator().manual_seed(0))
     config = TrainConfig(
-        tokens=10**9, batch_size=shape.n, normalise="none", dead_tokens=10**9, warmup=0, decay=0, device="cuda"
+        tokens=10**9, batch_size=n, normalise="none", dead_tokens=10**9, warmup=0.0, decay=0.0, device="cuda", **options
     )
-    job = Job(TopK(d_in=shape.d, d_sae=shape.m, k=shape.k), lr=RATE, penalties=())
-    made = Trainer([job], config, MemoryStore.from_values(values), progress=False)
-    stream = made.store.batches(shape.n, seed=0)
-    batches = [next(stream).to("cuda", torch.float32) for _ in range(2)]
+    jobs = [Job(sae, name=str(i), lr=RATE, penalties=()) for i, sae in enumerate(saes)]
+    made = Trainer(jobs, config, MemoryStore.from_values(values), progress=False)
+    stream = made.store.batches(n, seed=0)
+    batches = [next(stream).to(made.device, torch.float32) for _ in range(2)]
+    for _ in range(REVIEW["cuda"]):  # From then on the path is the one for the density.
+        made.step(batches[0], log=False)
     return timed(lambda: made.step(batches[made.steps % 2], log=False), budget=1500)
+
+
+def trainer_ms(shape: Shape, **options: Any) -> float:
+    return step_ms([TopK(d_in=shape.d, d_sae=shape.m, k=shape.k)], shape.n, **options)
 
 
 def gemm_ms(shape: Shape, dtype: torch.dtype) -> float:
@@ -294,7 +311,7 @@ def dense_ms(shape: Shape) -> float:
 SIDES: dict[str, Callable[[Shape], float]] = {
     "bf16 product": lambda shape: gemm_ms(shape, torch.bfloat16),
     "fp32 product": lambda shape: gemm_ms(shape, torch.float32),
-    "Trainer.step": trainer_ms,
+    **{f"Trainer.step {name}": functools.partial(trainer_ms, **options) for name, options in WAYS.items()},
     "dense bf16 step": dense_ms,
 }
 
@@ -308,6 +325,29 @@ def steps(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]]:
                 return {"ms": ms, "ideal": shape.ideal, "over ideal": ms / shape.ideal}
 
             yield {"shape": str(shape), "side": name}, work
+
+
+# Stacks -----------------------------------------------------------------------------------------------------------
+
+
+def small() -> list[TopK]:
+    return [TopK(d_in=512, d_sae=4096, k=32, seed=seed) for seed in range(8)]
+
+
+def stacks(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """One shape, whatever is asked. `unasked` is what a configuration that names neither stack nor path gives."""
+    for name, options in WAYS.items():
+
+        def work(options: dict[str, Any] = options) -> Row:
+            alone, together = (step_ms(small(), 4096, stack=stack, path="sparse", **options) for stack in (False, True))
+            return {
+                "one by one": alone,
+                "stacked": together,
+                "ratio": alone / together,
+                "unasked": step_ms(small(), 4096, **options),
+            }
+
+        yield {"saes": "8 of d512 m4096 k32 B4096", "way": name}, work
 
 
 # Widths -----------------------------------------------------------------------------------------------------------
@@ -380,7 +420,7 @@ def main() -> int:
     shapes, number = tuple(SHAPES[number - 1] for number in asked.shapes), 0
     for part in asked.parts or PARTS:
         rows = []
-        for about, work in {"kernels": kernels, "steps": steps, "widths": widths}[part](shapes):
+        for about, work in {"kernels": kernels, "steps": steps, "stacks": stacks, "widths": widths}[part](shapes):
             number += 1
             if number <= asked.first:
                 continue

@@ -86,6 +86,11 @@ class TrainConfig:
         stack: Whether jobs of one width take their steps as one (see `saes.engine.stacking`); None for where that is
             faster: on a GPU. On a CPU it took 2.1 times one product where one after another take 1.5.
         path: `sparse` or `dense` engine for every step, or `auto` for the faster of the two at the density at hand.
+        precision: What the encoder's product, which chooses the codes of a step, multiplies: `float32` or `bfloat16`.
+            Weights, chosen codes, losses and gradients are float32 whatever it is, and so is evaluation. None is
+            bfloat16 on a GPU that has it, float32 on a CPU.
+        kernels: Whether Triton kernels take the place of torch's operations where they can. No GPU has run them yet:
+            `python -m benchmarks.gpu` says on yours whether they are right, and faster.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -108,6 +113,8 @@ class TrainConfig:
     device: str = "cpu"
     stack: bool | None = None
     path: Literal["auto", "sparse", "dense"] = "auto"
+    precision: Literal["float32", "bfloat16"] | None = None
+    kernels: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "keep_checkpoints", "max_skipped"):
@@ -122,6 +129,10 @@ class TrainConfig:
         for name in ("clip", "dead_tokens", "checkpoint_every"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it is positive or None: give either.")
+        if self.precision not in (None, *(precisions := ("float32", "bfloat16"))):
+            raise ValueError(
+                f"precision is {self.precision!r}, but it is one of {', '.join(precisions)}, or None: choose one."
+            )
         if self.path not in (paths := ("auto", "sparse", "dense")):
             raise ValueError(f"path is {self.path!r}, but it is one of {', '.join(paths)}: choose one.")
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from interp.types import Activations, Latents
 from saes.base import SAE
 from saes.engine import optimizing, passes
+from saes.engine.products import low_precision
 from saes.engine.stacking import Stack
 from saes.penalties.base import Step, Watched
 from saes.records import Job, Metrics, TrainConfig
@@ -159,7 +160,8 @@ def _review(job: Job, state: TrainState, batch: Activations, config: TrainConfig
 def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> Step:
     """The forward pass that the losses of a job see."""
     sae, watch = job.sae, _watch(job, state)
-    encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense)
+    with low_precision(_low(batch, moment.config)):
+        encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense)
     if sae.prefixes is None:
         recon, W_watched = passes.decode(encoded.latents, sae.W_dec, sae.b_dec, watch)
         return _step(job, state, batch, moment, encoded, recon, W_watched)
@@ -171,12 +173,19 @@ def _forward_stacked(
     stack: Stack, trained: Sequence[tuple[Job, TrainState]], batch: Activations, moment: Moment
 ) -> list[Step]:
     watch = [_watch(job, state) for job, state in trained]
-    encoded = stack.encode(batch.values, batch.grads, watch)
+    with low_precision(_low(batch, moment.config)):
+        encoded = stack.encode(batch.values, batch.grads, watch)
     decoded = stack.decode([one.latents for one in encoded if isinstance(one.latents, Latents)], watch)
     return [
         _step(*own, batch, moment, one, recon, W_watched)
         for own, one, (recon, W_watched) in zip(trained, encoded, decoded, strict=True)
     ]
+
+
+def _low(batch: Activations, config: TrainConfig) -> bool:
+    if config.precision is None:
+        return batch.values.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bfloat16"
 
 
 def _reads_dead(job: Job) -> bool:

@@ -12,7 +12,9 @@ from interp.types import Activations, ActivationStore
 from saes import checkpoints, forecasts, normalising, stepping
 from saes.base import SAE
 from saes.engine import optimizing
+from saes.engine.kernels import availability
 from saes.engine.memory import kept_memory
+from saes.prefetching import prefetched
 from saes.records import Job, Metrics, TrainConfig
 from saes.runs import Run
 from saes.states import TrainState
@@ -36,7 +38,8 @@ class Trainer:
         observers: Called with each logged step's metrics, to send them elsewhere.
 
     Raises:
-        ValueError: If widths differ from the store's, two jobs share a name, or the run's folder is in use.
+        ValueError: If widths differ from the store's, two jobs share a name, kernels are asked for where they cannot
+            run, or the run's folder is in use.
     """
 
     def __init__(
@@ -110,8 +113,7 @@ class Trainer:
 
     def _batches(self) -> Generator[Activations, None, None]:
         stream = self.store.batches(self.config.batch_size, seed=self.config.seed, start_step=self.steps)
-        for _ in range(self.steps, self.config.steps):
-            yield next(stream)
+        return prefetched(stream, self.config.steps - self.steps, self.device)
 
     def step(self, activations: Activations, *, log: bool = True) -> list[Metrics]:
         """Train every job on one batch.
@@ -130,13 +132,14 @@ class Trainer:
         self.steps += 1
         moment = Moment(self.config, self.steps, self.normaliser.scale)
         found: dict[int, Metrics | None] = {}
-        for stack, members in self.groups:
-            trained = [(self.jobs[i], self.states[i], self.optimizers[i]) for i in members]
-            if stack is None:
-                taken = [stepping.take(*one, batch, moment, log=log) for one in trained]
-            else:
-                taken = stepping.take_stacked(stack, trained, batch, moment, log=log)
-            found |= zip(members, taken, strict=True)
+        with availability.switched(self.config.kernels):
+            for stack, members in self.groups:
+                trained = [(self.jobs[i], self.states[i], self.optimizers[i]) for i in members]
+                if stack is None:
+                    taken = [stepping.take(*one, batch, moment, log=log) for one in trained]
+                else:
+                    taken = stepping.take_stacked(stack, trained, batch, moment, log=log)
+                found |= zip(members, taken, strict=True)
         return [metrics for _, metrics in sorted(found.items()) if metrics is not None]
 
     def export(self) -> list[tuple[str, SAE]]:
@@ -187,6 +190,13 @@ def _check(jobs: Sequence[Job], store: ActivationStore, config: TrainConfig) -> 
             raise ValueError(
                 f"job {job.name!r} takes activations of width {job.sae.d_in}, but {store.site} has {store.d_in}: "
                 f"build it with d_in={store.d_in}."
+            )
+    if config.kernels:
+        here = torch.empty(0, device=config.device if torch.cuda.is_available() else "cpu")
+        if not availability.available(here):
+            raise ValueError(
+                f"kernels is True, but they need an NVIDIA GPU and Triton, and device is {config.device!r}: leave "
+                "kernels out, or give device='cuda' on a machine that has both (pip install triton)."
             )
     if hasattr(store, "target_site") and config.normalise != "none":
         raise ValueError(

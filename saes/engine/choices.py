@@ -1,12 +1,14 @@
 """Exact choices among pre-activations: the k largest of a row or feature, entries above a bound, the largest of all."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saes.engine.kernels import availability
 from saes.engine.selection import Candidates, Context
 
 
@@ -38,6 +40,8 @@ def top_columns(
 
     The maxima of the groups are transposed, not the scores, and of these only the members of the best are read.
     """
+    if not scores.is_contiguous():
+        return top_rows(scores.T, k)
     m, c = scores.shape
     width = m // groups
     if m % groups or width < 2 * k or k == 0:
@@ -82,9 +86,8 @@ def row_top_k(
         context: Of the chunk.
         scores: What to rank by; None for the pre-activations themselves.
     """
-    values, indices = top_columns(pre_acts if scores is None else scores, k)
-    indices, order = indices.sort(dim=1)
-    values = values.gather(1, order) if scores is None else pre_acts.gather(0, indices.T).T
+    values, indices = _ascending(top_columns, pre_acts if scores is None else scores, k, dim=0)
+    values = values if scores is None else pre_acts.gather(0, indices.T).T
     rows = torch.arange(context.start, context.start + len(indices), device=values.device).repeat_interleave(k)
     return Candidates(rows, indices.flatten(), values.flatten(), k=k)
 
@@ -97,10 +100,22 @@ def feature_top_k(pre_acts: Float[Tensor, "f n"], k: int, context: Context) -> C
         k: Pairs a feature.
         context: Of the chunk.
     """
-    values, rows = top_rows(pre_acts, k)
-    rows, order = rows.sort(dim=1)
+    values, rows = _ascending(top_rows, pre_acts, k, dim=1)
     features = torch.arange(context.start, context.start + len(rows), device=values.device).repeat_interleave(k)
-    return Candidates(rows.flatten(), features, values.gather(1, order).flatten())
+    return Candidates(rows.flatten(), features, values.flatten())
+
+
+def _ascending(
+    twin: Callable[[Tensor, int], tuple[Tensor, Tensor]], scores: Tensor, k: int, dim: int
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The `k` largest along a dimension, by a kernel or its twin, a row each, in order of their places."""
+    if availability.wanted(scores) and k <= availability.LARGEST_K:
+        from saes.engine.kernels.selection import top_rows as kernel
+
+        return kernel(scores if dim == 1 else scores.T, k)
+    values, places = twin(scores, k)
+    places, order = places.sort(dim=1)
+    return values.gather(1, order), places
 
 
 def largest(candidates: Candidates, budget: int) -> Candidates:

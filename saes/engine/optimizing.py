@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from saes.engine.kernels import availability
+
 BLOCK = 1 << 19
 """Entries of a weight matrix worked on at once, so that what one operation wrote is in the cache for the next."""
 
@@ -15,7 +17,8 @@ BLOCK = 1 << 19
 class Adam:
     """Adam over all parameters of one SAE (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    torch's fused step, on memory in its own order: it would copy a transposed encoder there and back, 3 % of a step.
+    torch's fused step, on memory in its own order: it would copy a transposed encoder there and back, 3 % of a step. A
+    kernel, where one is wanted, takes the matrices.
 
     Args:
         sae: Whose parameters.
@@ -31,7 +34,12 @@ class Adam:
 
     @torch.no_grad()
     def step(
-        self, lr: float, *, divide: Float[Tensor, ""] | None = None, skip: Float[Tensor, ""] | None = None
+        self,
+        lr: float,
+        *,
+        divide: Float[Tensor, ""] | None = None,
+        skip: Float[Tensor, ""] | None = None,
+        unit: nn.Parameter | None = None,
     ) -> None:
         """Move the parameters that have a gradient, and let go of the gradients.
 
@@ -39,15 +47,29 @@ class Adam:
             lr: Learning rate.
             divide: What gradients are divided by as they are read.
             skip: 1 leaves everything as it is.
+            unit: A matrix whose rows are put back on the unit sphere.
         """
-        moved = [(p, state) for p, state in self.state.items() if p.grad is not None]
+        given = [p for p in self.state if p.grad is not None]
+        matrices = {p for p in given if p.ndim == 2 and availability.wanted(p)}
+        self._by_torch([p for p in given if p not in matrices], lr, divide, skip)
+        for p in matrices:
+            self._by_kernel(p, lr, divide, skip, unit_rows=p is unit)
+        if unit is not None and unit not in matrices:
+            for W in _blocks(unit):
+                norms = torch.linalg.vector_norm(W, dim=1, keepdim=True)
+                W.div_(norms if skip is None else torch.where(skip > 0, 1.0, norms))
+        for p in self.state:
+            p.grad = None
+
+    def _by_torch(self, moved: list[nn.Parameter], lr: float, divide: Tensor | None, skip: Tensor | None) -> None:
+        states = [self.state[p] for p in moved]
         adam(
-            [_in_order_of(p, p) for p, _ in moved],
-            [_in_order_of(p, p.grad) for p, _ in moved if p.grad is not None],
-            [_in_order_of(p, state["exp_avg"]) for p, state in moved],
-            [_in_order_of(p, state["exp_avg_sq"]) for p, state in moved],
+            [_in_order_of(p, p) for p in moved],
+            [_in_order_of(p, p.grad) for p in moved if p.grad is not None],
+            [_in_order_of(p, state["exp_avg"]) for p, state in zip(moved, states, strict=True)],
+            [_in_order_of(p, state["exp_avg_sq"]) for p, state in zip(moved, states, strict=True)],
             [],
-            [state["step"] for _, state in moved],
+            [state["step"] for state in states],
             fused=True,
             grad_scale=divide,
             found_inf=skip,
@@ -59,8 +81,24 @@ class Adam:
             eps=1e-8,
             maximize=False,
         )
-        for p in self.state:
-            p.grad = None
+
+    def _by_kernel(
+        self, p: nn.Parameter, lr: float, divide: Tensor | None, skip: Tensor | None, unit_rows: bool
+    ) -> None:
+        from saes.engine.kernels.adam import adam_step
+
+        assert p.grad is not None
+        state = self.state[p]
+        state["step"] += 1 if skip is None else 1 - skip
+        adam_step(
+            *(_in_order_of(p, part.detach()) for part in (p, p.grad, state["exp_avg"], state["exp_avg_sq"])),
+            step=state["step"],
+            lr=lr,
+            betas=self.betas,
+            factor=None if divide is None else divide.reciprocal(),
+            skip=skip,
+            unit_rows=unit_rows,
+        )
 
 
 @torch.no_grad()
@@ -99,9 +137,7 @@ def update(
         good: Whether the step counts; weights and averages stay as they are where it is False.
     """
     divide = None if clip is None else (norm / clip).clamp(min=1.0).float()
-    optimizer.step(lr, divide=divide, skip=(~good).float())
-    for W in _blocks(W_dec):
-        W.div_(torch.where(good, torch.linalg.vector_norm(W, dim=1, keepdim=True), 1.0))
+    optimizer.step(lr, divide=divide, skip=(~good).float(), unit=W_dec)
 
 
 def _in_order_of(parameter: Tensor, matrix: Tensor) -> Tensor:

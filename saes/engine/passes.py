@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from interp.types import Latents
 from saes.engine import dense, sparse
 from saes.engine.dense import DenseLatents
+from saes.engine.products import is_low
 from saes.engine.selection import Context, choose_among, select
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def encode(
 ) -> Encoded:
     """Encode as the SAE's hooks say.
 
+    Under `low_precision` the product of the sparse path takes bfloat16 inputs, and what it chose is computed again;
+    the dense path stays in the SAE's precision.
+
     Args:
         sae: Whose encoder and hooks.
         x: Activations.
@@ -63,12 +67,13 @@ def encode(
         choose=sae.choose,
         context=context,
         by_feature=sae.by_feature,
-        watch=watch,
+        watch=None if is_low() else watch,
     )
     support = selected.support
     pre_acts, watched = sparse.kept_pre_acts(
-        x, sae.b_dec, sae.W_enc, sae.b_enc, support, centred=centred, watch=watch, watched=selected.watched
-    )
+        x, sae.b_dec, sae.W_enc, sae.b_enc, support,
+        centred=centred, watch=watch, watched=selected.watched, again=is_low(),
+    )  # fmt: skip
     values, extras = sae.activate(pre_acts, support)
     return Encoded(support.with_values(values), extras, watched)
 

@@ -6,7 +6,8 @@ candidates by returning None.
 
 A chunk is `[features, rows]`: all features of some rows for methods that compare the features of a row, and some
 features of all rows for the others. Features come first because that product takes 0.9 of the time of the transposed
-one, and because pairs that are found feature by feature need not be sorted by feature for the backward pass.
+one, and because pairs that are found feature by feature need not be sorted by feature for the backward pass. On a GPU
+a chunk of all features lies in memory the other way around, a row after a row, and hooks see it transposed.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.types import Latents
+from saes.engine.products import by_row, product
 from saes.engine.scratch import Scratch
 
 CHUNK_ROWS = 512
@@ -145,17 +147,16 @@ def select(
     """
     n, d_sae = len(x), W_enc.shape[1]
     watched = None if watch is None else x.new_empty(n, len(watch))
+    chunk = product(x, W_enc, b_enc, by_feature=by_feature, scratch=context.scratch)
 
     def encoded(part: slice) -> Tensor:
-        features, rows = (part, slice(None)) if by_feature else (slice(None), part)
-        b, W, some = b_enc[features, None], W_enc.T[features], x[rows].T
-        pre_acts = torch.addmm(b, W, some, out=context.scratch("pre_acts", x, len(b), some.shape[1]))
+        pre_acts = chunk(part)
         if watched is not None and watch is not None:
             if by_feature:
                 inside = ((watch >= part.start) & (watch < part.stop)).nonzero().squeeze(1)
                 watched[:, inside] = pre_acts[watch[inside] - part.start].T
             else:
-                watched[rows] = pre_acts[watch].T
+                watched[part] = pre_acts[watch].T
         return pre_acts
 
     return Selected(_choose(encoded, n, d_sae, x.device, candidates, choose, context, by_feature), watched)
@@ -173,7 +174,8 @@ def choose_among(
     """The same choice among pre-activations that are all there."""
 
     def cut(part: slice) -> Tensor:
-        return (pre_acts[:, part] if by_feature else pre_acts[part]).T.contiguous()
+        some = (pre_acts[:, part] if by_feature else pre_acts[part]).T
+        return some if by_row(pre_acts.device, by_feature) else some.contiguous()
 
     n, d_sae = pre_acts.shape
     return _choose(cut, n, d_sae, pre_acts.device, candidates, choose, context, by_feature)

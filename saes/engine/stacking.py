@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from interp.types import Latents
 from saes.engine import sparse
 from saes.engine.passes import Encoded
+from saes.engine.products import is_low, product
 from saes.engine.scratch import Scratch
 from saes.engine.selection import Candidates, Context, Selected, chunk_rows, concatenated, select
 
@@ -59,12 +60,12 @@ class Stack:
         centred = x - shared
         shifts = [(b - shared) @ self.W_enc[:, own] for b, own in zip(self.b_dec, self.features, strict=True)]
         b_enc = self.b_enc - torch.cat(shifts)
-        selected = self._select(centred, b_enc.detach(), grads, watch)
+        selected = self._select(centred, b_enc.detach(), grads, [None] * len(watch) if is_low() else watch)
         support = stacked([one.support for one in selected])
         seen = [one.watched for one in selected if one.watched is not None]
         pre_acts, watched = sparse.kept_pre_acts(
             centred, None, self.W_enc, b_enc, support, centred=centred,
-            watch=self._joint(watch), watched=torch.cat(seen, dim=1) if seen else None,
+            watch=self._joint(watch), watched=torch.cat(seen, dim=1) if seen else None, again=is_low(),
         )  # fmt: skip
         codes = pre_acts.split([one.support.values.numel() for one in selected])
         columns = _dealt(watched, watch, dim=1)
@@ -121,15 +122,13 @@ class Stack:
         self, x: Tensor, b_enc: Tensor, contexts: Sequence[Context], watch: Sequence[Tensor | None]
     ) -> list[Selected | None]:
         """Each SAE's choice among its own features of a product of all; None for one that wants wider candidates."""
-        n, scratch = len(x), Scratch()
+        n, chunk = len(x), product(x, self.W_enc, b_enc, by_feature=False, scratch=Scratch())
         parts: list[list[Candidates]] = [[] for _ in self.saes]
         watched = [None if some is None else x.new_empty(n, len(some)) for some in watch]
         size = chunk_rows(len(b_enc), x.device)
         for start in range(0, max(n, 1), size):
             rows = slice(start, start + size)
-            some_x = x[rows].T
-            out = scratch("pre_acts", x, len(b_enc), some_x.shape[1])
-            pre_acts = torch.addmm(b_enc.unsqueeze(1), self.W_enc.T, some_x, out=out)
+            pre_acts = chunk(rows)
             for i, (sae, context) in enumerate(zip(self.saes, contexts, strict=True)):
                 own, grads = pre_acts[self.features[i]], None if context.grads is None else context.grads[rows]
                 parts[i].append(sae.candidates(own, replace(context, start=start, grads=grads)))

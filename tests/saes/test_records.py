@@ -56,6 +56,20 @@ def test_wrong_configurations_are_refused(wrong: dict, message: str) -> None:
         TrainConfig(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("path", "fast", "path is 'fast', but it is one of auto, sparse, dense: choose one"),
+        ("precision", "bf16", "precision is 'bf16', but it is one of float32, bfloat16, or None: choose one"),
+    ],
+)
+def test_words_that_are_no_choice_are_refused(name: str, value: str, message: str) -> None:
+    config = TrainConfig()
+    object.__setattr__(config, name, value)  # The shape checks of the tests would refuse it first.
+    with pytest.raises(ValueError, match=message):
+        config.__post_init__()
+
+
 def test_the_schedule_rises_holds_and_falls() -> None:
     config = TrainConfig(tokens=100, batch_size=1, warmup=0.1, decay=0.2)
     factors = [config.lr_factor(step) for step in range(100)]

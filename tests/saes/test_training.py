@@ -14,7 +14,7 @@ from saes.penalties.aux_k import AuxK
 from saes.penalties.l1 import L1
 from saes.relu import ReLU
 from saes.topk import TopK
-from saes.training import Job, TrainConfig, Trainer, train
+from saes.training import Job, Metrics, TrainConfig, Trainer, train
 
 CONFIG = TrainConfig(tokens=20 * 64, batch_size=64, dead_tokens=128, log_every=5)
 
@@ -193,6 +193,20 @@ def test_wrong_jobs_are_refused(store) -> None:
         train([sae, TopK(d_in=6, d_sae=64)], store, CONFIG)
     with pytest.raises(ValueError, match=r"'topk' takes activations of width 7, but blocks\.1@in has 6: build it"):
         train(TopK(d_in=7, d_sae=32), store, CONFIG)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_gpu_trains_as_a_cpu_does(precision: str, stack: bool, store) -> None:
+    ends = []
+    for device in ("cpu", "cuda"):
+        about = {"precision": precision, "stack": stack, "device": device, "path": "sparse", "log_every": 1}
+        config = TrainConfig(tokens=60 * 200, batch_size=200, dead_tokens=1000, **about)
+        found: list[list[Metrics]] = []
+        Trainer(_jobs(), config, store, progress=False, observers=[found.append]).run()
+        ends.append([sum(metrics[job].fvu for metrics in found[-20:]) / 20 for job in range(4)])
+    assert ends[1] == pytest.approx(ends[0], rel=0.02 if precision == "float32" else 0.1)
 
 
 def test_by_default_the_store_is_read_once(store) -> None:

@@ -2,7 +2,7 @@
 
 Worth a kernel: clipping, torch's fused Adam and the renormalisation read or write m x d numbers 12 times, this 7 times:
 weights, gradient and both averages in; weights and averages out. A row's norm needs its new values, which a program has
-at hand. The clip factor and the number of the step are read on the device, so nothing waits for the host.
+at hand. Clip factor, number of the step and whether it counts are read on the device, so nothing waits for the host.
 """
 
 import math
@@ -20,8 +20,8 @@ from saes.engine.kernels import tiles
 @triton.jit
 @no_type_check
 def _adam(
-    weights, grad, mean, square, factor, step, lr, rest1, rest2, log_beta1, log_beta2, eps, m, d,
-    CLIP: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    weights, grad, mean, square, factor, skip, step, lr, rest1, rest2, log_beta1, log_beta2, eps, m, d,
+    CLIP: tl.constexpr, SKIP: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     # 1 - beta^step in float64: at the first steps the difference is small, and it is one number a program.
     done = tl.load(step).to(tl.float64)
@@ -43,6 +43,8 @@ def _adam(
     if UNIT:
         norm = tl.sqrt(tl.sum(moved * moved, axis=1))
         moved = moved / tl.where(row < m, norm, 1.0)[:, None]
+    if SKIP:
+        inside = inside & (tl.load(skip).to(tl.int32) == 0)
     tl.store(mean + cells, first, mask=inside)
     tl.store(square + cells, second, mask=inside)
     tl.store(weights + cells, moved, mask=inside)
@@ -60,6 +62,7 @@ def adam_step(
     betas: tuple[float, float],
     eps: float = 1e-8,
     factor: Float[Tensor, ""] | None = None,
+    skip: Float[Tensor, ""] | None = None,
     unit_rows: bool = False,
 ) -> None:
     """Move weights and averages by one step of Adam, in place.
@@ -74,6 +77,7 @@ def adam_step(
         betas: Weights of the old averages.
         eps: Added to the root of the second average.
         factor: What the gradient is multiplied by first, on the device (clipping); None for 1.
+        skip: 1 leaves everything as it is, 0 does not; on the device. None for 0.
         unit_rows: Whether to divide each row of the weights by its norm afterwards.
     """
     for name, part in (("weights", weights), ("mean", mean), ("square", square)):
@@ -89,7 +93,8 @@ def adam_step(
             grad.contiguous(),
             mean,
             square,
-            step if factor is None else factor,  # Without a factor any pointer will do: it is not read.
+            step if factor is None else factor,  # Any pointer will do that is not read.
+            step if skip is None else skip,
             step,
             lr,
             1 - betas[0],
@@ -100,6 +105,7 @@ def adam_step(
             m,
             d,
             CLIP=factor is not None,
+            SKIP=skip is not None,
             UNIT=unit_rows,
             ROWS=rows,
             WIDTH=columns,

@@ -1,11 +1,37 @@
-"""Whether the kernels can take a tensor. Imports no Triton: the kernels' own files do, once this has said yes."""
+"""Whether the kernels can take a tensor, and are asked to. Imports no Triton: the kernels' own files do, after this."""
 
+import contextlib
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+LARGEST_K = 256
+"""What the kernel that selects in a row was made for; for more, what it holds in registers no longer fits them."""
+
+_on = False
+
+
+@contextlib.contextmanager
+def switched(on: bool) -> Iterator[None]:
+    """Let kernels take the place of their twins, or not, while it lasts.
+
+    For all threads: on a GPU autograd's backward pass runs in one of its own.
+    """
+    global _on
+    before, _on = _on, on
+    try:
+        yield
+    finally:
+        _on = before
+
+
+def wanted(tensor: Tensor) -> bool:
+    """Whether a kernel is to take this tensor."""
+    return _on and available(tensor)
 
 
 def available(tensor: Tensor) -> bool:

@@ -54,13 +54,13 @@ def _places(keys, k, BITS: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _best_groups(scores, groups, m, k, BITS: tl.constexpr, WIDTH: tl.constexpr):
+def _best_groups(scores, groups, m, stride, k, BITS: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     group = tl.arange(0, WIDTH)
     largest = tl.full([WIDTH], -(1 << (BITS - 1)), tl.int32)
     for first in tl.range(0, m, WIDTH, loop_unroll_factor=4):
         columns = first + group
-        largest = tl.maximum(largest, _keys(scores + row * m + columns, columns < m, BITS))
+        largest = tl.maximum(largest, _keys(scores + row * stride + columns, columns < m, BITS))
     place = _places(largest, k, BITS)
     tl.store(groups + row * k + place, group, mask=place >= 0)
 
@@ -68,7 +68,7 @@ def _best_groups(scores, groups, m, k, BITS: tl.constexpr, WIDTH: tl.constexpr):
 @triton.jit
 @no_type_check
 def _best_members(
-    scores, groups, values, indices, m, k, BITS: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
+    scores, groups, values, indices, m, stride, k, BITS: tl.constexpr, WIDTH: tl.constexpr, K: tl.constexpr,
     MEMBERS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -77,7 +77,7 @@ def _best_members(
     slot = place % K
     column = tl.load(groups + row * k + slot, mask=slot < k, other=0) + place // K * WIDTH
     mask = (slot < k) & (column < m)
-    pointers = scores + row * m + column
+    pointers = scores + row * stride + column
     goes = _places(_keys(pointers, mask, BITS), k, BITS)
     tl.store(values + row * k + goes, tl.load(pointers, mask=mask), mask=goes >= 0)
     tl.store(indices + row * k + goes, column.to(tl.int64), mask=goes >= 0)
@@ -87,11 +87,12 @@ def top_rows(scores: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"]
     """The `k` largest of each row, exact, columns ascending; made for k to 256 and m to 131072.
 
     Args:
-        scores: float32 or bfloat16.
+        scores: float32 or bfloat16; rows may lie apart, as in a part of the columns of a wider matrix.
         k: How many, at most m.
     """
     n, m = scores.shape
-    scores = scores.contiguous()
+    scores = scores if scores.stride(1) == 1 else scores.contiguous()
+    stride = scores.stride(0)
     values, indices = scores.new_empty(n, k), scores.new_empty(n, k, dtype=torch.long)
     if n == 0:
         return values, indices
@@ -101,9 +102,9 @@ def top_rows(scores: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"]
     assert max(width, kept * members) < 65536, "the counts of _places share 32 bits"
     bits = 8 * scores.element_size()
     with torch.cuda.device_of(scores):
-        _best_groups[(n,)](scores, groups, m, k, BITS=bits, WIDTH=width, num_warps=tiles.warps(width))
+        _best_groups[(n,)](scores, groups, m, stride, k, BITS=bits, WIDTH=width, num_warps=tiles.warps(width))
         _best_members[(n,)](
-            scores, groups, values, indices, m, k, BITS=bits, WIDTH=width, K=kept, MEMBERS=members,
+            scores, groups, values, indices, m, stride, k, BITS=bits, WIDTH=width, K=kept, MEMBERS=members,
             num_warps=tiles.warps(kept * members),
         )  # fmt: skip
     return values, indices

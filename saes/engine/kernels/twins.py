@@ -49,9 +49,12 @@ def adam_step(
     betas: tuple[float, float],
     eps: float = 1e-8,
     factor: Float[Tensor, ""] | None = None,
+    skip: Float[Tensor, ""] | None = None,
     unit_rows: bool = False,
 ) -> None:
     """One step of Adam in place, with clipping and unit rows; see the kernel for the arguments."""
+    if skip is not None and bool(skip):
+        return
     grad = grad if factor is None else grad * factor
     done = torch.as_tensor(step, dtype=torch.float64, device=weights.device)
     correction1, correction2 = ((1 - beta**done).to(weights.dtype) for beta in betas)

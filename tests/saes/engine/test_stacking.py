@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from interp.types import Activations, Latents
 from saes.base import SAE
 from saes.batch_topk import BatchTopK
-from saes.engine import optimizing
+from saes.engine import optimizing, products
 from saes.engine.choices import row_top_k
 from saes.engine.selection import Candidates, Context
 from saes.engine.stacking import Stack, stacked
@@ -26,7 +26,7 @@ from saes.stepping import Moment, groups, take, take_stacked
 from saes.topk import TopK
 from saes.training import Job, TrainConfig, Trainer
 
-CONFIG = TrainConfig(tokens=30 * 40, batch_size=40, dead_tokens=1)
+CONFIG = TrainConfig(tokens=30 * 40, batch_size=40, dead_tokens=1, path="sparse")  # By itself it would go dense.
 
 
 class Hesitant(SAE):
@@ -72,19 +72,21 @@ def _batches(rows, dtype: torch.dtype) -> list[Activations]:
     return [Activations(batch, *places) for batch in x]
 
 
-def _trained(jobs: list[Job], batches: list[Activations], *, together: bool) -> list[dict[str, Tensor]]:
+def _trained(
+    jobs: list[Job], batches: list[Activations], *, together: bool, config: TrainConfig = CONFIG
+) -> list[dict[str, Tensor]]:
     dtype = batches[0].values.dtype
-    each = [(job, TrainState.start(job.sae.to(dtype)), optimizing.Adam(job.sae, CONFIG.betas)) for job in jobs]
+    each = [(job, TrainState.start(job.sae.to(dtype)), optimizing.Adam(job.sae, config.betas)) for job in jobs]
     stack = Stack([job.sae for job in jobs]) if together else None
     dead = 0
     for t, batch in enumerate(batches, start=1):
         if stack is not None:
-            take_stacked(stack, each, batch, Moment(CONFIG, t, 1.0), log=False)
+            take_stacked(stack, each, batch, Moment(config, t, 1.0), log=False)
         else:
             for one in each:
-                take(*one, batch, Moment(CONFIG, t, 1.0), log=False)
+                take(*one, batch, Moment(config, t, 1.0), log=False)
         dead += sum(len(state.dead) for _, state, _ in each)
-    assert dead > 0, "AuxK had nothing to do"
+    assert dead > 0 or len(batches) < CONFIG.steps, "AuxK had nothing to do"
     return [job.sae.state_dict() | {"silent": state.silent, "density": state.density} for job, state, _ in each]
 
 
@@ -101,6 +103,22 @@ def test_stacked_equals_one_by_one(kind: str, dtype: torch.dtype, close: float, 
         assert (other["W_enc"] - before["W_enc"]).abs().amin() > 0, "some of the encoder never learned"
 
 
+@pytest.mark.parametrize("kind", STACKS)
+def test_stacked_equals_one_by_one_in_bfloat16(kind: str, rows, monkeypatch) -> None:
+    """The first steps: later ones round what is left of each batch less a `b_dec` of its own, or of all."""
+    rounded, real = [], products._low_inputs
+    monkeypatch.setattr(products, "_low_inputs", lambda x, W, b: (rounded.append(len(W)), real(x, W, b))[1])
+    batches, config = _batches(rows, torch.float32)[:2], TrainConfig(**vars(CONFIG) | {"precision": "bfloat16"})
+    alone = _trained(STACKS[kind](), batches, together=False, config=config)
+    widths = rounded.copy()
+    rounded.clear()
+    together = _trained(STACKS[kind](), batches, together=True, config=config)
+    assert rounded[0] == (widths[0] if kind == "features" else sum(widths[: len(widths) // 2]))
+    for one, other in zip(alone, together, strict=True):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_jobs_of_one_run_are_stacked_where_asked(store) -> None:
     def jobs() -> list[Job]:
         return [
@@ -110,7 +128,7 @@ def test_jobs_of_one_run_are_stacked_where_asked(store) -> None:
             Job(ReLU(d_in=6, d_sae=24, seed=5), name="last"),
         ]
 
-    config = TrainConfig(tokens=20 * 64, batch_size=64, dead_tokens=128)
+    config = TrainConfig(tokens=20 * 64, batch_size=64, dead_tokens=128, path="sparse")
     apart = Trainer(jobs(), config, store, progress=False)
     assert apart.groups == [(None, [0, 1, 2, 3, 4, 5])], "a CPU is faster one by one"
     joint = Trainer(jobs(), TrainConfig(**vars(config) | {"stack": True}), store, progress=False)
@@ -122,8 +140,10 @@ def test_jobs_of_one_run_are_stacked_where_asked(store) -> None:
     assert [members for _, members in on_gpu] == [[0, 5], [1, 2, 3], [4]]
 
 
-def test_a_stacked_run_resumes_to_the_bit(store, tmp_path) -> None:
-    config = TrainConfig(tokens=20 * 64, batch_size=64, dead_tokens=128, stack=True, checkpoint_every=8)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stacked_run_resumes_to_the_bit(precision: str, store, tmp_path) -> None:
+    about = {"dead_tokens": 128, "stack": True, "checkpoint_every": 8, "precision": precision, "path": "sparse"}
+    config = TrainConfig(tokens=20 * 64, batch_size=64, **about)
     whole = Trainer(STACKS["rows, all different"](), config, store, progress=False).run()
     stopped = Trainer(STACKS["rows, all different"](), config, store, run=tmp_path / "run", progress=False)
     for batch, _ in zip(store.batches(64, seed=config.seed), range(11), strict=False):

@@ -60,9 +60,10 @@ def launch(n: int, m: int, d: int, k: int, dtype: torch.dtype) -> None:
     gradients.weight_gradients(acts, acts, values, values, indices, indices, offsets, W, values)
     gradients.weight_gradients(acts, acts, values, values, indices, indices, offsets)
     for factor in (None, empty()):
-        about = {"lr": 1e-3, "betas": (0.9, 0.99), "factor": factor, "unit_rows": factor is None}
+        about = {"lr": 1e-3, "betas": (0.9, 0.99), "factor": factor, "skip": factor, "unit_rows": factor is None}
         adam.adam_step(W, W, W, W, step=empty(), **about)
     selection.top_rows(empty(n, m, dtype=dtype), k)
+    selection.top_rows(empty(n, 3 * m, dtype=dtype)[:, :m], k)
 
 
 def main() -> None:

@@ -44,6 +44,19 @@ def test_the_gradient_stays(kernels, random) -> None:
     assert torch.equal(grad, kept)
 
 
+@pytest.mark.parametrize("which", ["adam", "twins"])
+def test_a_skipped_step_changes_no_bit(which, kernels, random) -> None:
+    state = [random(4, 3, seed=1), random(4, 3, seed=2), torch.ones(4, 3)]
+    kept, grad = [part.clone() for part in state], random(4, 3)
+    grad[2, 1] = torch.nan
+    about = {"step": torch.tensor(0.0), "lr": 0.1, "betas": (0.9, 0.99), "unit_rows": True}
+    getattr(kernels, which).adam_step(state[0], grad, *state[1:], **about, skip=torch.tensor(1.0))
+    assert all(torch.equal(now, then) for now, then in zip(state, kept, strict=True))
+    grad[2, 1], about["step"] = 0, torch.tensor(1.0)
+    getattr(kernels, which).adam_step(state[0], grad, *state[1:], **about, skip=torch.tensor(0.0))
+    assert all(not torch.equal(now, then) for now, then in zip(state, kept, strict=True))
+
+
 def test_memory_that_would_be_copied_is_refused(kernels) -> None:
     weights = torch.zeros(3, 4).T
     with pytest.raises(AssertionError, match="weights must be row-major"):

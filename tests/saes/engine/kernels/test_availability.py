@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
 import torch
 
-from saes.engine.kernels.availability import available
+from saes.engine.kernels import availability
+from saes.engine.kernels.availability import available, switched, wanted
+from saes.topk import TopK
+from saes.training import Job, TrainConfig, Trainer
 
 ROOT = Path(__file__).resolve().parents[4]
 WITHOUT = """
@@ -28,6 +33,31 @@ def _run(code: str, *missing: str) -> subprocess.CompletedProcess[str]:
 
 def test_memory_of_the_host_is_not_for_the_kernels() -> None:
     assert not available(torch.zeros(3))
+
+
+def test_kernels_are_wanted_while_switched_on_and_in_every_thread(monkeypatch) -> None:
+    assert not wanted(torch.zeros(3))
+    monkeypatch.setattr(availability, "available", lambda tensor: tensor.dtype == torch.float32)
+    seen = [wanted(torch.zeros(3))]
+    with pytest.raises(InterruptedError), switched(True):
+        # Autograd's backward pass runs in another thread on a GPU.
+        thread = threading.Thread(target=lambda: seen.append(wanted(torch.zeros(3))))
+        thread.start()
+        thread.join()
+        seen.append(wanted(torch.zeros(3).double()))
+        with switched(False):
+            seen.append(wanted(torch.zeros(3)))
+        seen.append(wanted(torch.zeros(3)))
+        raise InterruptedError
+    assert [*seen, wanted(torch.zeros(3))] == [False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_kernels_where_they_cannot_run_are_refused(device: str, store) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("they can")
+    with pytest.raises(ValueError, match=f"kernels is True, but they need .* device is '{device}': leave kernels out"):
+        Trainer([Job(TopK(d_in=6, d_sae=64))], TrainConfig(kernels=True, device=device), store)
 
 
 def test_the_package_is_imported_without_triton() -> None:
@@ -58,3 +88,26 @@ def test_the_gpu_benchmark_needs_nothing_but_torch_and_small_packages() -> None:
     if not torch.cuda.is_available():
         assert made.returncode == 2, made.stderr
         assert made.stdout.splitlines() == ["No CUDA device: nothing is measured."]
+
+
+@pytest.mark.filterwarnings("ignore::saes.forecasts.ForecastWarning")
+def test_the_gpu_benchmark_has_a_row_for_every_way(monkeypatch, capsys) -> None:
+    from benchmarks import gpu
+
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "nonsense"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "parts are kernels, steps, stacks, widths" in capsys.readouterr().err
+    sides = [about["side"] for about, _ in gpu.steps(gpu.SHAPES[:1])]
+    ways = ["float32", "float32 kernels", "bfloat16", "bfloat16 kernels"]
+    assert [side for side in sides if "Trainer" in side] == [f"Trainer.step {way}" for way in ways]
+    # The rows themselves on a CPU, small, each step once.
+    monkeypatch.setattr(gpu, "TrainConfig", lambda **given: TrainConfig(**given | {"device": "cpu", "kernels": False}))
+    monkeypatch.setattr(gpu, "small", lambda: [TopK(d_in=6, d_sae=64, k=2, seed=seed) for seed in range(2)])
+    monkeypatch.setattr(gpu, "REVIEW", {"cuda": 1})
+    monkeypatch.setattr(gpu, "timed", lambda work, **_: len(work()) + 2.0)
+    found = list(gpu.stacks(gpu.SHAPES))
+    assert [about["way"] for about, _ in found] == ways
+    row = gpu.measured(*found[-1])
+    assert row["one by one"] == row["stacked"] == row["unasked"] == 2.0 and row["ratio"] == 1.0
+    assert gpu.trainer_ms(gpu.Shape(d=6, m=64, k=2, n=32, ideal=1.0, chunk=32), precision="bfloat16") == 2.0

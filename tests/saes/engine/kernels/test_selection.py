@@ -50,3 +50,11 @@ def test_all_of_the_largest_in_one_group_and_in_the_last_column(kernels) -> None
 def test_no_rows(kernels) -> None:
     values, indices = kernels.selection.top_rows(torch.zeros(0, 12), 3)
     assert values.shape == indices.shape == (0, 3)
+
+
+def test_rows_may_lie_apart(kernels, random) -> None:
+    scores = random(3, 400)[:, 37:290]
+    _check(scores, 9, kernels.selection.top_rows(scores, 9))
+    _check(scores.T[:7].T, 2, kernels.selection.top_rows(scores.T[:7].T, 2))
+    across = random(50, 4).T
+    _check(across, 5, kernels.selection.top_rows(across, 5))
