@@ -92,24 +92,26 @@ def _compare(path: Path, asked: JSON, data: JSON, machine: JSON, exact: bool) ->
         ("env.json", machine, "to the last bit, resume needs the same threads, device and torch"),
     ):
         then = json.loads((path / name).read_text())
-        if then == now or (name == "env.json" and not exact):
+        difference = _difference(then, now)
+        if difference is None or (name == "env.json" and not exact):
             continue
         raise ValueError(
-            f"{path} cannot be resumed: {rule}, but {_difference(then, now)}. Set it back, "
+            f"{path} cannot be resumed: {rule}, but {difference}. Set it back, "
             f"{'pass exact=False (--inexact) to go on all the same, ' if name == 'env.json' else ''}"
             "or start anew with overwrite."
         )
 
 
-def _difference(then: JSON, now: JSON, at: str = "") -> str:
-    """The first value that differs, in words."""
+def _difference(then: JSON, now: JSON, at: str = "") -> str | None:
+    """The first value that differs, in words; what is not there is None."""
     for key in sorted(then.keys() | now.keys()):
         old, new = then.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict) and old != new:
-            return _difference(old, new, f"{at}{key}.")
-        if old != new:
+        if isinstance(old, dict) and isinstance(new, dict):
+            if (found := _difference(old, new, f"{at}{key}.")) is not None:
+                return found
+        elif old != new:
             return f"{at}{key} was {old!r} and is {new!r}"
-    return "nothing differs"
+    return None
 
 
 def _remove(path: Path) -> None:

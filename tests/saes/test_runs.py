@@ -171,6 +171,16 @@ def test_resuming_with_another_configuration_is_refused(changed: dict, message: 
     assert _contents(tmp_path / "run") == before
 
 
+def test_an_option_that_the_run_does_not_know_is_one_left_out(data, tmp_path) -> None:
+    _stopped(data, tmp_path / "run", 4)
+    asked = json.loads((tmp_path / "run" / "run.yaml").read_text())
+    assert asked["config"].pop("stack", "gone") is None
+    (tmp_path / "run" / "run.yaml").write_text(json.dumps(asked))
+    with pytest.raises(ValueError, match="but config.stack was None and is False"):
+        _trainer(data, tmp_path / "run", resume=True, stack=False)
+    assert _trainer(data, tmp_path / "run", resume=True).steps == 3
+
+
 def test_resuming_with_other_data_is_refused(data: Stopping, rows, tmp_path) -> None:
     _stopped(data, tmp_path / "run", 4)
     with pytest.raises(ValueError, match="needs the same data, but fingerprint was .* and is "):
