@@ -1,6 +1,7 @@
 """A bundle as scripts: plain JSON, columns in base64, nothing that a browser could read as markup."""
 
 import base64
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -27,16 +28,26 @@ def script(call: str, *arguments: Any) -> bytes:
 
 def packed(column: NDArray, kind: str) -> str:
     """The little-endian bytes of a column, in base64."""
-    return base64.b64encode(np.ascontiguousarray(column, dtype=np.dtype(kind).newbyteorder("<")).tobytes()).decode()
+    return base64.b64encode(_bytes(column, kind)).decode()
+
+
+def packed_lists(lists: tables.Lists, kind: str) -> list[str]:
+    """The same of each list of a column of lists."""
+    data, ends = _bytes(lists.flat, kind), lists.offsets * np.dtype(kind).itemsize
+    return [base64.b64encode(data[begin:end]).decode() for begin, end in itertools.pairwise(ends.tolist())]
+
+
+def _bytes(column: NDArray, kind: str) -> bytes:
+    return column.astype(np.dtype(kind).newbyteorder("<")).tobytes()
 
 
 def plain(value: Any) -> Any:
     """A value as JSON knows it; numbers to six digits, None for what is not finite."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, np.ndarray | list | tuple):
+    if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return value
 
@@ -58,10 +69,11 @@ class PackedBundle:
         self.name, self.bundle = name, bundle
         self.columns = bundle.features()
         self.more = [name for name in self.columns if name not in _KNOWN and self.columns[name].ndim == 1]
-        self.first_bin = _first_bins(self.columns["histogram"])
-        items = bundle.items()
-        self.items = dict(zip(items["id"].tolist(), items["labels"], strict=True))
-        self.near = tables.read_columns(bundle.path / "neighbours.parquet")
+        self.values = {name: plain(self.columns[name]) for name in ("count", "min", "max", "quantiles", *self.more)}
+        self.first_bin, self.last_bin = _bins(self.columns["histogram"])
+        near = tables.read_columns(bundle.path / "neighbours.parquet")
+        self.near = list(zip(near["kind"].tolist(), near["other"].tolist(), plain(near["value"]), strict=True))
+        self.near_starts = np.searchsorted(near["feature"], np.arange(len(self) + 1)).tolist()
 
     def __len__(self) -> int:
         return len(self.columns["feature"])
@@ -94,56 +106,51 @@ class PackedBundle:
 
     def chunks(self) -> Iterator[bytes]:
         """The scripts with everything else, 64 features each."""
-        for number, (features, examples) in enumerate(self.bundle.groups()):
-            yield script("unweave.receive", self.name, number, self._chunk(features, examples))
+        for number, group in enumerate(self.bundle.groups()):
+            yield script("unweave.receive", self.name, number, self._chunk(group))
 
-    def _chunk(self, features: range, examples: list[list[JSON]]) -> JSON:
-        shown = sorted({example["item"] for rows in examples for example in rows})
-        pieces: dict[str, int] = {}
-        for example in (example for rows in examples for example in rows):
-            example["numbers"] = [pieces.setdefault(piece, len(pieces)) for piece in example["tokens"] or ()]
-        wide = len(pieces) > 1 << 16
-        items = {str(item): json.loads(self.items[item]) for item in shown if item in self.items}
-        boxes = self.bundle.sheets.boxes
+    def _chunk(self, group: tables.Group) -> JSON:
+        """Each different piece is stored once a chunk, and the examples have its number."""
+        wide = len(group.pieces) > 1 << 16
+        labels, boxes = self.bundle.item_labels, self.bundle.sheets.boxes
+        shown = sorted(set(group.columns["item"]))
+        items = {str(item): labels[item] for item in shown if item in labels}
         pictures = {str(item): boxes[item] for item in shown if item in boxes}
-        entries = [self._feature(f, rows, "u4" if wide else "u2") for f, rows in zip(features, examples, strict=True)]
-        return {"pieces": list(pieces), "wide": wide, "items": items, "pictures": pictures, "features": entries}
+        scales, examples = group.columns["scale"], _examples(group, "u4" if wide else "u2")
+        entries = [
+            self._feature(feature, scales[begin] if end > begin else 0.0, examples[begin:end])
+            for feature, (begin, end) in zip(group.features, itertools.pairwise(group.starts), strict=True)
+        ]
+        return {"pieces": group.pieces, "wide": wide, "items": items, "pictures": pictures, "features": entries}
 
-    def _feature(self, feature: int, examples: Sequence[JSON], kind: str) -> JSON:
-        counts = np.trim_zeros(self.columns["histogram"][feature]).tolist()
+    def _feature(self, feature: int, scale: float, examples: Sequence[JSON]) -> JSON:
+        first, last = int(self.first_bin[feature]), int(self.last_bin[feature])
         return {
-            "count": plain(self.columns["count"][feature]),
-            "low": plain(self.columns["min"][feature]),
-            "high": plain(self.columns["max"][feature]),
-            "quantiles": plain(self.columns["quantiles"][feature]),
-            "histogram": counts,
-            "first": int(self.first_bin[feature]),
-            "scale": float(examples[0]["scale"]) if examples else 0.0,
-            "examples": [_example(example, kind) for example in examples],
-            "neighbours": self._neighbours(feature),
-            "more": [[name, plain(self.columns[name][feature])] for name in self.more],
+            "count": self.values["count"][feature],
+            "low": self.values["min"][feature],
+            "high": self.values["max"][feature],
+            "quantiles": self.values["quantiles"][feature],
+            "histogram": self.columns["histogram"][feature, first:last].tolist(),
+            "first": first,
+            "scale": scale,
+            "examples": examples,
+            "neighbours": self.near[self.near_starts[feature] : self.near_starts[feature + 1]],
+            "more": [[name, self.values[name][feature]] for name in self.more],
         }
 
-    def _neighbours(self, feature: int) -> list[list[Any]]:
-        first, last = np.searchsorted(self.near["feature"], [feature, feature + 1])
-        columns = (self.near[name][first:last] for name in ("kind", "other", "value"))
-        return [[str(kind), int(other), plain(value)] for kind, other, value in zip(*columns, strict=True)]
 
-
-def _example(example: JSON, kind: str) -> JSON:
-    """One example; each different piece is stored once a chunk, under a number of that kind."""
-    return {
-        "bin": example["bin"],
-        "quantile": example["quantile"],
-        "item": example["item"],
-        "position": example["position"],
-        "activation": plain(example["activation"]),
-        "start": example["start"],
-        "window": base64.b64encode(bytes(example["window"])).decode(),
-        "tokens": packed(np.array(example["numbers"]), kind),
+def _examples(group: tables.Group, kind: str) -> list[JSON]:
+    """The examples of a group, with the numbers of their pieces as that kind."""
+    columns: dict[str, list[Any]] = {
+        name: group.columns[name] for name in ("bin", "quantile", "item", "position", "activation", "start")
     }
+    columns["activation"] = plain(columns["activation"])
+    columns |= {"window": packed_lists(group.windows, "u1"), "tokens": packed_lists(group.tokens, kind)}
+    return [dict(zip(columns, example, strict=True)) for example in zip(*columns.values(), strict=True)]
 
 
-def _first_bins(histogram: NDArray) -> NDArray[np.int64]:
-    """The first bin of each feature that holds something; 0 where none does."""
-    return np.argmax(histogram > 0, axis=1)
+def _bins(histogram: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first bin of each feature that holds something, and the bin after the last; 0 where none does."""
+    holds = histogram > 0
+    after = histogram.shape[1] - np.argmax(holds[:, ::-1], axis=1)
+    return np.argmax(holds, axis=1), np.where(holds.any(axis=1), after, 0)

@@ -14,7 +14,8 @@ from analyses.dictionary.encoding import Codes, encode, evaluating
 from analyses.dictionary.gathering import Partners, Windows
 from analyses.dictionary.recipes import Recipe
 from analyses.dictionary.selecting import Examples, choose_examples
-from analyses.dictionary.writing import Found, pieces_of, write_bundle
+from analyses.dictionary.shown import Shown
+from analyses.dictionary.writing import Found, write_bundle
 from interp.durability import TEMPORARY, write_bytes
 from interp.progress import Progress
 from interp.types import JSON, ActivationStore, Directions
@@ -64,7 +65,8 @@ class Build:
         with evaluating(self.directions):
             accumulators = self._pass()
             examples = choose_examples(accumulators, self.recipe)
-            windows = self._windows(examples, accumulators)
+            shown = Shown(self.source, np.unique(examples.example), self.pieces)
+            windows = self._windows(examples, shown, accumulators)
             partners = Partners(accumulators.sampled, self.recipe.firings)
             self._second_look(windows, partners)
             found = Found(
@@ -75,7 +77,7 @@ class Build:
                 examples,
                 windows,
                 partners,
-                self.pieces,
+                shown,
                 self.decoder,
             )
             write_bundle(found, self.path)
@@ -111,27 +113,29 @@ class Build:
             self._codes[start] = codes.bare()
             self._codes_bytes += codes.nbytes
 
-    def _windows(self, examples: Examples, accumulators: Accumulators) -> Windows:
-        start, stop = self._spans(examples, accumulators)
+    def _windows(self, examples: Examples, shown: Shown, accumulators: Accumulators) -> Windows:
+        start, stop = self._spans(examples, shown, accumulators)
         signed = accumulators.signed
         largest = np.maximum(np.abs(accumulators.high), np.abs(accumulators.low))
         scale = np.where(accumulators.count > 0, largest, 1) / (127 if signed else 255)
         return Windows(examples, start, stop, scale.astype(np.float32), 128 if signed else 0)
 
-    def _spans(self, examples: Examples, accumulators: Accumulators) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _spans(
+        self, examples: Examples, shown: Shown, accumulators: Accumulators
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First position of each example's window and the position after its last; a grid is shown whole."""
         positions = self.source.geometry.positions
         if positions is not None:
             return np.zeros(len(examples), np.int64), np.full(len(examples), positions, np.int64)
-        lengths = accumulators.lengths.copy()
-        for item in np.unique(examples.example):
-            shown = len(pieces_of(self.source, self.pieces, int(item)))
-            if 0 < shown < lengths[item]:
-                raise ValueError(
-                    f"example {item} has {shown} pieces, but rows up to position {lengths[item] - 1}: "
-                    "give a piece for each position, special tokens counted."
-                )
-            lengths[item] = max(shown, lengths[item])
+        pieces, lengths = shown.pieces.lengths, accumulators.lengths.copy()
+        torn = np.flatnonzero((pieces > 0) & (pieces < lengths[shown.items]))
+        if len(torn):
+            item = shown.items[torn[0]]
+            raise ValueError(
+                f"example {item} has {pieces[torn[0]]} pieces, but rows up to position {lengths[item] - 1}: "
+                "give a piece for each position, special tokens counted."
+            )
+        lengths[shown.items] = np.maximum(pieces, lengths[shown.items])
         before, after = self.recipe.window
         start = np.maximum(examples.position - before, 0)
         return start, np.minimum(examples.position + after + 1, lengths[examples.example])

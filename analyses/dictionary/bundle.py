@@ -121,13 +121,11 @@ class FeatureDictionary:
             IndexError: If there is no such feature.
         """
         group = self._checked(index) // tables.FEATURES_A_GROUP
-        return tables.read_group(self.path / "examples.parquet", group, [index])[0]
+        return tables.read_group(self.path / "examples.parquet", group, index)
 
-    def groups(self) -> Iterator[tuple[range, list[list[dict[str, Any]]]]]:
+    def groups(self) -> Iterator[tables.Group]:
         """All features with their examples, a row group at a time: what exporters read."""
-        for group, first in enumerate(range(0, len(self), tables.FEATURES_A_GROUP)):
-            features = range(first, min(first + tables.FEATURES_A_GROUP, len(self)))
-            yield features, tables.read_group(self.path / "examples.parquet", group, features)
+        return tables.read_groups(self.path / "examples.parquet", len(self))
 
     def neighbours(self, index: int) -> list[dict[str, Any]]:
         """Neighbours of one feature, nearest first within a kind.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyses.dictionary.encoding import encoded_batches, evaluating, whole_batches
-from analyses.dictionary.ranking import Scores, auroc
-from analyses.dictionary.token_classes import Label, item_columns, possible_labels, token_columns
+from analyses.dictionary.ranking import Scores, Standings
+from analyses.dictionary.token_classes import Label, Said, item_columns, possible_labels, token_columns
 from interp.types import ActivationStore, Directions
 
 _CHUNK_CELLS = 1 << 22
@@ -57,7 +57,8 @@ def best_labels(
     """The labels each feature tells best: labels of items (by its largest activation there) and of tokens.
 
     Every label is first ranked by a one-point ROC curve (firing at all, or above the feature's mean); the exact AUROC
-    is worked out for the best `candidates` of items and of tokens. Memory is 12 bytes a code: `max_rows` bounds it.
+    is worked out for the best `candidates` of items and of tokens. Memory is 12 bytes a code, which `max_rows` bounds,
+    and 4 bytes a token of the store.
 
     Args:
         directions: The features.
@@ -74,9 +75,10 @@ def best_labels(
     """
     if candidates < 1 or min_count < 1:
         raise ValueError(f"candidates is {candidates} and min_count {min_count}, but both are at least 1.")
-    names = possible_labels(store, labels, tokens, min_count)
+    said = Said(store.items, labels)
+    names = possible_labels(said, tokens, min_count)
     found = []
-    for scores, columns in _levels(directions, store, names, batch_rows, max_rows):
+    for scores, columns in _levels(directions, store, said, names, batch_rows, max_rows):
         choice = _promising(scores, columns, len(names), candidates, min_count)
         found.append((choice, _exact(scores, columns, choice, len(names))))
     choice, area = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
@@ -102,8 +104,9 @@ def evaluate_labels(
             below that.
         batch_rows: Rows at once.
     """
+    said = Said(store.items, sorted({label.key for label in candidates.labels if label.of_items}))
     area = np.full(candidates.choice.shape, np.nan)
-    for scores, columns in _levels(directions, store, candidates.labels, batch_rows):
+    for scores, columns in _levels(directions, store, said, candidates.labels, batch_rows):
         here = _exact(scores, columns, candidates.choice, len(candidates.labels))
         bearing = _bearing(columns, len(candidates.labels))
         enough = (bearing >= min_count) & (scores.n - bearing >= min_count)
@@ -113,7 +116,12 @@ def evaluate_labels(
 
 
 def _levels(
-    directions: Directions, store: ActivationStore, labels: list[Label], batch_rows: int, max_rows: int | None = None
+    directions: Directions,
+    store: ActivationStore,
+    said: Said,
+    labels: list[Label],
+    batch_rows: int,
+    max_rows: int | None = None,
 ) -> list[tuple[Scores, NDArray[np.int32]]]:
     """Scores and label columns, of items and of tokens."""
     with evaluating(directions):
@@ -129,8 +137,8 @@ def _levels(
     present, item = np.unique(example, return_inverse=True)
     items = scores.largest_by(item, len(present))
     return [
-        (items, item_columns(store, labels)[:, present]),
-        (scores, token_columns(store, labels, example, position)),
+        (items, item_columns(said, labels)[:, present]),
+        (scores, token_columns(said, labels, example, position)),
     ]
 
 
@@ -143,18 +151,22 @@ def _promising(
     usable = np.flatnonzero((bearing >= min_count) & (scores.n - bearing >= min_count))
     if not len(usable):
         return chosen
+    here, away = bearing[usable], scores.n - bearing[usable]
     step = max(1, _CHUNK_CELLS // labels)
     for first in range(0, scores.d_sae, step):
         last = min(first + step, scores.d_sae)
+        size = last - first
         values, rows, feature = scores.chunk(first, last)
-        fires = np.bincount(feature, minlength=last - first)
-        mean = np.bincount(feature, values, minlength=last - first) / np.maximum(fires, 1)
-        gain = np.full((last - first, len(usable)), -np.inf)
-        for above in (values > 0, values > np.maximum(mean, 0)[feature]):
-            together = _together(feature[above], columns[:, rows[above]], last - first, labels)[:, usable]
-            total = np.bincount(feature[above], minlength=last - first)[:, None]
-            here, away = bearing[usable], scores.n - bearing[usable]
-            gain = np.maximum(gain, together / here - (total - together) / away)
+        fires = np.bincount(feature, minlength=size)
+        mean = np.bincount(feature, values, minlength=size) / np.maximum(fires, 1)
+        # Groups from `size` on are of the scores above the mean, which count among those above zero as well.
+        above = values > 0
+        group = feature[above] + size * (values > np.maximum(mean, 0)[feature])[above]
+        together = _together(group, rows[above], columns, 2 * size, labels)[:, usable].reshape(2, size, -1)
+        total = np.bincount(group, minlength=2 * size).reshape(2, size, 1)
+        together[0] += together[1]
+        total[0] += total[1]
+        gain = (together / here - (total - together) / away).max(axis=0)
         best = np.argsort(-gain, axis=1, kind="stable")[:, :candidates]
         chosen[first:last, : best.shape[1]] = np.where(fires[:, None] >= min_count, usable[best], -1)
     return chosen
@@ -173,12 +185,14 @@ def _exact(scores: Scores, columns: NDArray[np.int32], choice: NDArray[np.int64]
     for first in range(0, scores.d_sae, step):
         last = min(first + step, scores.d_sae)
         values, rows, feature = scores.chunk(first, last)
+        standings = Standings.of(values, feature, np.full(last - first, scores.n))
         for place in range(choice.shape[1]):
             label = choice[first:last, place]
             known = (label >= 0) & (line_of[label] >= 0)
-            positive = (columns[line_of[label][feature], rows] == label[feature]) & known[feature]
+            sought = np.where(known, label, -2)  # No row has that in its columns.
+            positive = columns[line_of[label][feature], rows] == sought[feature]
             positives = np.where(known, bearing[label], 0)
-            area[first:last, place] = auroc(values, feature, positive, positives, scores.n - positives)
+            area[first:last, place] = standings.auroc(positive, positives, scores.n - positives)
     return area
 
 
@@ -187,10 +201,12 @@ def _bearing(columns: NDArray[np.int32], labels: int) -> NDArray[np.int64]:
     return np.bincount(columns[columns >= 0], minlength=labels)
 
 
-def _together(feature: NDArray[np.int64], marks: NDArray[np.int32], features: int, labels: int) -> NDArray[np.int64]:
-    """How often each feature fires on rows of each label, [features, labels]."""
-    counts = np.zeros(features * labels, np.int64)
-    for column in marks:
-        borne = column >= 0
-        counts += np.bincount(feature[borne] * labels + column[borne], minlength=features * labels)
-    return counts.reshape(features, labels)
+def _together(
+    group: NDArray[np.int64], rows: NDArray[np.int32], columns: NDArray[np.int32], groups: int, labels: int
+) -> NDArray[np.int64]:
+    """How often each group of scores has a row that bears each label, [groups, labels]."""
+    cells = group * (labels + 1) + 1  # The first cell of a group is for rows that bear none.
+    counts = np.zeros(groups * (labels + 1), np.int64)
+    for column in columns:
+        counts += np.bincount(cells + column[rows], minlength=len(counts))
+    return counts.reshape(groups, labels + 1)[:, 1:]

@@ -63,45 +63,64 @@ class Scores:
         )
 
 
-def auroc(
-    values: NDArray[np.float32],
-    group: NDArray[np.int64],
-    positive: NDArray[np.bool_],
-    positives: NDArray[np.int64],
-    negatives: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Chance that a positive row scores above a negative one, ties counted half; exact, a number for each group.
+@dataclass(frozen=True)
+class Standings:
+    """Where scores stand in their group: twice the rows that score lower, and once those that score the same.
+
+    No label comes in: one sort serves all the labels that are tried on a group.
 
     Args:
-        values: Scores that are not zero.
-        group: Group (feature and label) of each score.
-        positive: Whether its row bears the label.
-        positives: Rows that bear the label of each group, scores of zero included.
-        negatives: Rows that do not.
-
-    Returns:
-        NaN for a group without positives or without negatives.
+        group: Group of each score, ascending.
+        of_scores: The standing of each.
+        of_zero: The standing of a zero in each group.
     """
-    groups = len(positives)
-    active = np.bincount(group[positive], minlength=groups)
-    active_not = np.bincount(group[~positive], minlength=groups)
-    # All zeros of a group stand as one record among the active scores.
-    everyone = np.concatenate([group, np.arange(groups)])
-    bits = np.concatenate([values, np.zeros(groups, np.float32)]).view(np.uint32)
-    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
-    key = (everyone.astype(np.uint64) << np.uint64(32)) | rising
-    order = np.argsort(key)
-    key = key[order]
-    weight = np.concatenate([positive.astype(np.int64), positives - active])[order]
-    weight_not = np.concatenate([(~positive).astype(np.int64), negatives - active_not])[order]
-    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.int64)
-    if not len(starts):
-        return np.empty(0)
-    above, below = np.add.reduceat(weight, starts), np.add.reduceat(weight_not, starts)
-    run = (key[starts] >> np.uint64(32)).astype(np.int64)
-    before = np.cumsum(below) - below
-    first = np.searchsorted(run, np.arange(groups))
-    twice = np.zeros(groups, np.int64)
-    np.add.at(twice, run, above * (2 * (before - before[first][run]) + below))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return twice / (2.0 * positives * negatives)
+
+    group: NDArray[np.int64]
+    of_scores: NDArray[np.int64]
+    of_zero: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], group: NDArray[np.int64], n: NDArray[np.int64]) -> "Standings":
+        """Sort scores.
+
+        Args:
+            values: Scores that are not zero.
+            group: Group of each, ascending.
+            n: Rows of each group, scores of zero included.
+        """
+        held = np.bincount(group, minlength=len(n))
+        negative = np.bincount(group[values < 0], minlength=len(n))
+        zeros = n - held
+        bits = values.view(np.uint32)
+        rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+        key = (group.astype(np.uint64) << np.uint64(32)) | rising
+        order = np.argsort(key)
+        key = key[order]
+        starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.int64)
+        same = np.diff(np.append(starts, len(key)))
+        run = group[starts]
+        lower = starts - (np.cumsum(held) - held)[run]
+        lower += np.where(lower < negative[run], 0, zeros[run])
+        standing = np.empty(len(key), np.int64)
+        standing[order] = np.repeat(2 * lower + same, same)
+        return cls(group, standing, 2 * negative + zeros)
+
+    def auroc(
+        self, positive: NDArray[np.bool_], positives: NDArray[np.int64], negatives: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Chance that a positive row scores above a negative one, ties counted half; exact, a number for each group.
+
+        Args:
+            positive: Whether the row of each score bears the label of its group.
+            positives: Rows that bear it in each group, scores of zero included.
+            negatives: Rows that do not.
+
+        Returns:
+            NaN for a group without positives or without negatives.
+        """
+        group = self.group[positive]
+        total = self.of_zero * (positives - np.bincount(group, minlength=len(positives)))
+        np.add.at(total, group, self.of_scores[positive])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # P positives among themselves make P^2 of the sum.
+            return (total - positives**2) / (2.0 * positives * negatives)

@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,25 +100,9 @@ def lists(lengths: NDArray[np.int64], flat: Any, kind: pa.DataType) -> pa.ListAr
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-class Pieces:
-    """The pieces of many items as one column with a vocabulary, from which windows are cut without a Python loop.
-
-    Args:
-        texts: Pieces of each item.
-    """
-
-    def __init__(self, texts: Iterable[Sequence[str]]) -> None:
-        kept = [pa.array(list(text), pa.string()) for text in texts]
-        self.lengths = np.array([len(text) for text in kept], np.int64)
-        self.begin = np.cumsum(self.lengths) - self.lengths
-        whole = pa.chunked_array(kept, pa.string()).combine_chunks().dictionary_encode()
-        if isinstance(whole, pa.ChunkedArray):
-            whole = whole.combine_chunks()
-        self._vocabulary, self._ids = whole.dictionary, whole.indices.to_numpy(zero_copy_only=False)
-
-    def taken(self, places: NDArray[np.int64]) -> pa.Array:
-        """The pieces at some places of all items end to end."""
-        return self._vocabulary.take(pa.array(self._ids[places]))
+def strings(vocabulary: Sequence[str] | pa.Array, ids: NDArray[np.integer]) -> pa.Array:
+    """A column of strings from their places in a vocabulary."""
+    return as_column(vocabulary, pa.string()).take(pa.array(ids))
 
 
 def read_columns(path: Path) -> dict[str, NDArray]:
@@ -136,12 +121,71 @@ def as_numpy(column: pa.ChunkedArray) -> NDArray:
     return whole.to_numpy(zero_copy_only=False)
 
 
-def read_group(path: Path, group: int, features: Sequence[int]) -> list[list[dict[str, Any]]]:
-    """Rows of some features of one row group, reading that group only."""
+def read_group(path: Path, group: int, feature: int) -> list[dict[str, Any]]:
+    """Rows of one feature, reading its row group only."""
     table = pq.ParquetFile(path).read_row_group(group)
-    owners = table.column("feature").to_numpy()
-    spans = zip(np.searchsorted(owners, features, "left"), np.searchsorted(owners, features, "right"), strict=True)
-    return [table.slice(first, last - first).to_pylist() for first, last in spans]
+    first, last = np.searchsorted(table.column("feature").to_numpy(), [feature, feature + 1])
+    return table.slice(first, last - first).to_pylist()
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A column of lists: list i is `flat[offsets[i]:offsets[i + 1]]`.
+
+    Args:
+        flat: All their values, end to end.
+        offsets: Where each list begins, and the end.
+    """
+
+    flat: NDArray
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, column: pa.ListArray, flat: NDArray) -> "Lists":
+        """The lists of an Arrow column, around other values in place of its own; null counts as empty."""
+        lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        return cls(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The examples of some features, column by column.
+
+    Args:
+        features: The features.
+        starts: Feature i of these has examples `starts[i]` to `starts[i + 1]`.
+        columns: What each example has one of, as in the file.
+        windows: The windows.
+        tokens: The pieces shown, as places in `pieces`.
+        pieces: The different pieces, in the order in which they come up.
+    """
+
+    features: range
+    starts: list[int]
+    columns: dict[str, list[Any]]
+    windows: Lists
+    tokens: Lists
+    pieces: list[str]
+
+
+def read_groups(path: Path, features: int) -> Iterator[Group]:
+    """The examples of all features, a row group at a time; no Python object is made of each token."""
+    with pq.ParquetFile(path) as file:
+        for group, first in enumerate(range(0, features, FEATURES_A_GROUP)):
+            table = file.read_row_group(group)
+            columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+            windows, tokens = columns.pop("window"), columns.pop("tokens")
+            pieces = tokens.flatten().dictionary_encode()
+            here = range(first, min(first + FEATURES_A_GROUP, features))
+            owners = columns["feature"].to_numpy()
+            yield Group(
+                here,
+                np.searchsorted(owners, [*here, here.stop]).tolist(),
+                {name: column.to_pylist() for name, column in columns.items()},
+                Lists.of(windows, windows.flatten().to_numpy()),
+                Lists.of(tokens, pieces.indices.to_numpy()),
+                pieces.dictionary.to_pylist(),
+            )
 
 
 def read_rows(path: Path, feature: int) -> list[dict[str, Any]]:

@@ -1,12 +1,10 @@
 """The folder of a bundle, written whole or not at all."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import save
 
 from analyses.dictionary import tables
@@ -17,6 +15,7 @@ from analyses.dictionary.manifests import SHARES, manifest_of
 from analyses.dictionary.neighbours import KINDS, all_neighbours, plane_of
 from analyses.dictionary.selecting import BIN_NAMES, Examples
 from analyses.dictionary.sheets import write_sheets
+from analyses.dictionary.shown import Shown
 from interp.durability import sync_folder, write_bytes, write_json, writing_folder
 from interp.types import JSON, ActivationStore, Directions
 
@@ -33,7 +32,7 @@ class Found:
         examples: The examples chosen.
         windows: Their activations.
         partners: What fires together.
-        pieces: Pieces of each example where they are not the items' own.
+        shown: The items they come from.
         decoder: Whether the decoder goes into the bundle.
     """
 
@@ -44,7 +43,7 @@ class Found:
     examples: Examples
     windows: Windows
     partners: Partners
-    pieces: Sequence[Sequence[str]] | None
+    shown: Shown
     decoder: bool
 
 
@@ -89,41 +88,34 @@ def write_features(found: Found, path: Path) -> None:
 
 def write_examples(found: Found, folder: Path) -> None:
     """The examples, 64 features a row group, and the items they come from."""
-    items = np.unique(found.examples.example)
-    pieces = tables.Pieces(pieces_of(found.source, found.pieces, int(item)) for item in items)
+    vocabulary = tables.as_column(found.shown.pieces.vocabulary, tables.EXAMPLES.field("tokens").type.value_type)
     with tables.writing_table(folder / "examples.parquet", tables.EXAMPLES) as writer:
         for first in range(0, found.accumulators.d_sae, tables.FEATURES_A_GROUP):
             borders = np.searchsorted(found.examples.feature, [first, first + tables.FEATURES_A_GROUP])
-            table = example_table(found, pieces, items, slice(*(int(border) for border in borders)))
+            table = example_table(found, vocabulary, slice(*(int(border) for border in borders)))
             writer.write_table(table, row_group_size=max(len(table), 1))
-    write_items(found, items, folder / "items")
+    write_items(found.shown, folder / "items")
 
 
-def write_items(found: Found, items: NDArray[np.int64], folder: Path) -> None:
+def write_items(shown: Shown, folder: Path) -> None:
     """What the examples come from: text, labels, and where in which sheet the image is."""
     folder.mkdir()
-    shown = [found.source.items[int(item)] for item in items]
-    columns = {
-        "id": items,
-        "text": ["".join(pieces_of(found.source, found.pieces, int(item))) for item in items],
-        "labels": [tables.labels_json(item.labels) for item in shown],
-    }
-    columns |= write_sheets([item.image for item in shown], folder)
+    columns = {"id": shown.items, "text": shown.texts, "labels": shown.labels} | write_sheets(shown.images, folder)
     tables.write_table(folder / "items.parquet", tables.ITEMS, columns)
     sync_folder(folder)
 
 
-def example_table(found: Found, pieces: tables.Pieces, items: NDArray[np.int64], rows: slice) -> Any:
+def example_table(found: Found, vocabulary: Any, rows: slice) -> Any:
     """The rows of one row group."""
-    examples, windows = found.examples[rows], found.windows
+    examples, windows, pieces = found.examples[rows], found.windows, found.shown.pieces
     start, length = windows.start[rows], windows.length[rows]
-    item = np.searchsorted(items, examples.example)
-    shown = np.where(pieces.lengths[item] > 0, length, 0) if len(items) else length
-    begin = pieces.begin[item] + start if len(items) else start
+    item = np.searchsorted(found.shown.items, examples.example)
+    begin, count = pieces.begin[item] + start, np.where(pieces.lengths[item] > 0, length, 0)
+    tokens = tables.strings(vocabulary, pieces.ids[spread(begin, begin + count)])
     kinds = tables.EXAMPLES
     columns = {
         "feature": examples.feature,
-        "bin": np.array(BIN_NAMES, object)[examples.bin],
+        "bin": tables.strings(BIN_NAMES, examples.bin),
         "quantile": examples.quantile,
         "rank": examples.rank,
         "item": examples.example,
@@ -132,9 +124,7 @@ def example_table(found: Found, pieces: tables.Pieces, items: NDArray[np.int64],
         "start": start,
         "scale": windows.scale[examples.feature],
         "window": tables.lists(length, windows.flat(rows), kinds.field("window").type.value_type),
-        "tokens": tables.lists(
-            shown, pieces.taken(spread(begin, begin + shown)), kinds.field("tokens").type.value_type
-        ),
+        "tokens": tables.lists(count, tokens, kinds.field("tokens").type.value_type),
     }
     return tables.table_of(columns, kinds)
 
@@ -143,12 +133,7 @@ def write_neighbours(found: Found, path: Path) -> None:
     """The neighbours of each feature, 64 features a row group or nearly."""
     n = int(found.identity["recipe"]["neighbours"])
     near = all_neighbours(found.directions, found.partners, found.accumulators.count, n)
-    kind = np.array(KINDS, object)[near.kind]
+    kind = tables.strings(KINDS, near.kind)
     columns = {"feature": near.feature, "kind": kind, "other": near.other, "value": near.value}
     rows = max(1, tables.FEATURES_A_GROUP * n * len(KINDS))
     tables.write_table(path, tables.NEIGHBOURS, columns, group_rows=rows)
-
-
-def pieces_of(source: ActivationStore, pieces: Sequence[Sequence[str]] | None, example: int) -> Sequence[str]:
-    """What each position of an example shows; empty where nothing is known."""
-    return source.items[example].pieces if pieces is None else pieces[example]

@@ -1,6 +1,7 @@
 import base64
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,65 @@ def test_the_table_holds_the_bundles_columns(packed, bundle_path):
         np.testing.assert_array_equal(found, columns[name].astype(np.float32))
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(table["dead"]), "u1"), columns["dead"])
     assert table["labels"] == [label or "" for label in columns["label"]]
+
+
+def slowly(bundle, first):
+    """A chunk, written example by example from what the bundle says of each feature."""
+    table, labels, boxes = bundle.features(), bundle.item_labels, bundle.sheets.boxes
+    features = range(first, min(first + FEATURES_A_CHUNK, len(bundle)))
+    shown = {feature: bundle.feature(feature) for feature in features}
+    examples = [example for feature in features for example in shown[feature]]
+    pieces = list(dict.fromkeys(piece for example in examples for piece in example["tokens"]))
+    items = sorted({example["item"] for example in examples})
+    entries = []
+    for feature in features:
+        used = np.flatnonzero(table["histogram"][feature])
+        cut = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+        entry = {
+            "count": int(table["count"][feature]),
+            "low": plain(table["min"][feature]),
+            "high": plain(table["max"][feature]),
+            "quantiles": [plain(value) for value in table["quantiles"][feature]],
+            "histogram": table["histogram"][feature][cut].tolist(),
+            "first": cut.start,
+            "scale": shown[feature][0]["scale"] if shown[feature] else 0.0,
+            "examples": [],
+            "neighbours": [[n["kind"], n["other"], plain(n["value"])] for n in bundle.neighbours(feature)],
+            "more": [],
+        }
+        for example in shown[feature]:
+            numbers = [pieces.index(piece) for piece in example["tokens"]]
+            entry["examples"].append(
+                {name: example[name] for name in ("bin", "quantile", "item", "position")}
+                | {
+                    "activation": plain(example["activation"]),
+                    "start": example["start"],
+                    "window": base64.b64encode(bytes(example["window"])).decode(),
+                    "tokens": base64.b64encode(np.array(numbers, "<u2").tobytes()).decode(),
+                }
+            )
+        entries.append(entry)
+    named = {str(item): labels[item] for item in items}
+    pictures = {str(item): boxes[item] for item in items if item in boxes}
+    return {"pieces": pieces, "wide": False, "items": named, "pictures": pictures, "features": entries}
+
+
+@pytest.mark.parametrize("path", ["bundle_path", "signed_path", "grid_path", "pictures_path"])
+def test_chunks_equal_those_written_example_by_example(path, request):
+    bundle = FeatureDictionary(request.getfixturevalue(path))
+    for number, chunk in enumerate(PackedBundle("it", bundle).chunks()):
+        expected = script("unweave.receive", "it", number, slowly(bundle, number * FEATURES_A_CHUNK))
+        assert chunk == expected
+
+
+def test_pieces_that_16_bits_cannot_number_get_32(packed):
+    group = next(packed.bundle.groups())
+    spare = (1 << 16) - len(group.pieces)
+    for more, kind in ((spare, "<u2"), (spare + 1, "<u4")):
+        chunk = packed._chunk(replace(group, pieces=group.pieces + ["x"] * more))
+        assert chunk["wide"] is (kind == "<u4")
+        found = [base64.b64decode(example["tokens"]) for entry in chunk["features"] for example in entry["examples"]]
+        np.testing.assert_array_equal(np.frombuffer(b"".join(found), kind), group.tokens.flat)
 
 
 @pytest.mark.parametrize("feature", [0, 5, 63, 64, 149])

@@ -3,7 +3,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from analyses.dictionary import labelling
 from analyses.dictionary.labelling import best_labels, evaluate_labels
+from analyses.dictionary.ranking import Scores
 from interp.stores.memory import MemoryStore
 from interp.types import Activations, Item, Latents
 
@@ -96,6 +98,15 @@ def test_candidates_come_best_first_and_rare_features_have_none():
     assert (np.diff(found.auroc[:4], axis=1) <= 0).all()
 
 
+def test_a_feature_of_few_firings_has_no_score():
+    """Feature 2 fires 90 times."""
+    directions = Written(5)
+    found = best_labels(directions, written_store(0), ["package"], min_count=100)
+    assert (found.choice[1] >= 0).any() and (found.choice[2] == -1).all()
+    for scored in (found, evaluate_labels(directions, written_store(1), found)):
+        assert np.isnan(scored.auroc[found.choice < 0]).all() and not np.isnan(scored.auroc[found.choice >= 0]).any()
+
+
 def test_stores_without_text_or_labels(planted):
     store = MemoryStore.from_values(torch.randn(50, 5, generator=torch.Generator().manual_seed(0)))
     found = best_labels(Written(5), store)
@@ -104,3 +115,42 @@ def test_stores_without_text_or_labels(planted):
         best_labels(Written(5), store, ["package"])
     with pytest.raises(ValueError, match="candidates is 0 and min_count 20"):
         best_labels(Written(5), store, candidates=0)
+
+
+@pytest.mark.parametrize("cells", [1 << 22, 20])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_promising_labels_are_those_of_the_best_point_of_the_curve(signed, cells, monkeypatch):
+    """Twelve labels in two columns, worked out label by label over dense scores, in chunks of any size."""
+    monkeypatch.setattr(labelling, "_CHUNK_CELLS", cells)
+    rng = np.random.default_rng(0)
+    n, d, labels, least = 300, 9, 12, 30
+    dense = rng.normal(size=(n, d)).astype(np.float32) * (rng.random((n, d)) < np.linspace(0, 0.6, d))
+    dense = dense if signed else np.abs(dense)
+    columns = np.stack([rng.integers(-1, 6, n), rng.integers(6, 12, n)]).astype(np.int32)
+    columns[1, rng.random(n) < 0.7] = -1
+    rows, features = dense.nonzero()
+    scores = Scores.collect(dense[rows, features], features, rows, n, d)
+    expected = np.full((d, 3), -1)
+    for f in range(d):
+        x = dense[:, f]
+        gains = {}
+        for label in range(labels):
+            marks = (columns == label).any(0)
+            if least <= marks.sum() <= n - least and (x != 0).sum() >= least:
+                bounds = (0, max(x[x != 0].mean(dtype=np.float64), 0))
+                gains[label] = max((x[marks] > b).mean() - (x[~marks] > b).mean() for b in bounds)
+        best = sorted(gains, key=lambda label: -gains[label])[:3]
+        expected[f, : len(best)] = best
+    found = labelling._promising(scores, columns, labels, 3, least)
+    np.testing.assert_array_equal(found, expected)
+    assert (expected >= 0).sum() > 12 and (expected < 0).any()
+
+
+def test_held_out_items_may_lack_a_label():
+    directions, held_out = Written(5), written_store(1)
+    chosen = best_labels(directions, written_store(0), ["package"])
+    bare = MemoryStore(held_out.span(0, len(held_out)), items=[Item(pieces=item.pieces) for item in held_out.items])
+    whole, found = (evaluate_labels(directions, store, chosen) for store in (held_out, bare))
+    of_items = np.array([label.of_items for label in chosen.labels])[chosen.choice]
+    assert np.isnan(found.auroc[of_items]).all() and not np.isnan(whole.auroc[of_items & (chosen.choice >= 0)]).any()
+    np.testing.assert_array_equal(found.auroc[~of_items], whole.auroc[~of_items])

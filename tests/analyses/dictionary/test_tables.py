@@ -1,8 +1,21 @@
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analyses.dictionary.tables import NEIGHBOURS, Pieces, lists, read_columns, read_rows, write_table, writing_table
+from analyses.dictionary.bundle import FeatureDictionary
+from analyses.dictionary.tables import (
+    NEIGHBOURS,
+    Lists,
+    lists,
+    read_columns,
+    read_groups,
+    read_rows,
+    strings,
+    write_table,
+    writing_table,
+)
 
 
 def columns():
@@ -42,14 +55,33 @@ def test_a_table_that_fails_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pieces_are_cut_from_all_items_end_to_end():
-    texts = [("a", "b<"), (), ("é", "a", "\n")]
-    pieces = Pieces(texts)
-    assert pieces.lengths.tolist() == [2, 0, 3] and pieces.begin.tolist() == [0, 2, 2]
-    assert pieces.taken(np.array([4, 0, 2, 1])).to_pylist() == ["\n", "a", "é", "b<"]
-    assert Pieces([]).taken(np.empty(0, np.int64)).to_pylist() == []
-    assert Pieces([(), ()]).taken(np.empty(0, np.int64)).to_pylist() == []
+def test_strings_from_places_in_a_vocabulary():
+    for vocabulary in (("a", "é", "\n"), pa.array(["a", "é", "\n"])):
+        assert strings(vocabulary, np.array([2, 0, 0, 1], np.int8)).to_pylist() == ["\n", "a", "a", "é"]
+    assert strings([], np.empty(0, np.int32)).to_pylist() == []
 
 
 def test_lists_from_lengths():
     assert lists(np.array([2, 0, 1]), np.array([5, 6, 7], np.uint8), pa.uint8()).to_pylist() == [[5, 6], [], [7]]
+
+
+def test_groups_hold_what_the_rows_hold(planted, store, tmp_path):
+    path = FeatureDictionary.build(planted(), store, tmp_path / "dict", progress=False).path / "examples.parquet"
+    seen = []
+    for group in read_groups(path, 70):
+        for feature, (begin, end) in zip(group.features, pairwise(group.starts), strict=True):
+            for i in range(begin, end):
+                window, tokens = (
+                    part.flat[part.offsets[i] : part.offsets[i + 1]].tolist() for part in (group.windows, group.tokens)
+                )
+                row = {name: column[i] for name, column in group.columns.items()}
+                assert row["feature"] == feature
+                seen.append(row | {"window": window, "tokens": [group.pieces[token] for token in tokens]})
+        assert group.pieces == list(dict.fromkeys(piece for row in seen[-end:] for piece in row["tokens"]))
+    assert seen == pq.read_table(path).to_pylist() and len(seen) > 1000
+
+
+def test_lists_of_null_are_empty():
+    column = pa.array([[1, 2], None, [], [3]], pa.list_(pa.uint8()))
+    found = Lists.of(column.slice(1), column.slice(1).flatten().to_numpy())
+    assert found.flat.tolist() == [3] and found.offsets.tolist() == [0, 0, 0, 1]

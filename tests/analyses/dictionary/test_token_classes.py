@@ -1,7 +1,17 @@
+import numpy as np
 import pytest
 import torch
 
-from analyses.dictionary.token_classes import TOKEN_CLASSES, Label, item_columns, possible_labels, token_columns
+from analyses.dictionary.token_classes import (
+    CLASS_KEY,
+    PIECE_KEY,
+    TOKEN_CLASSES,
+    Label,
+    Said,
+    item_columns,
+    possible_labels,
+    token_columns,
+)
 from interp.stores.memory import MemoryStore
 from interp.types import Activations, Item
 
@@ -36,12 +46,13 @@ def test_token_classes(name, members):
 
 
 def test_columns_name_the_labels_of_rows_and_items(tagged):
-    labels = possible_labels(tagged, ["package"], pieces=3, min_count=2)
+    said = Said(tagged.items, ["package"])
+    labels = possible_labels(said, pieces=3, min_count=2)
     assert [str(label) for label in labels[:2]] == ["package: p0", "package: p1"]
     assert sum(label.key == "token" for label in labels) == 3
-    assert item_columns(tagged, labels).tolist() == [[0, 1, 0, 1]]
+    assert item_columns(said, labels).tolist() == [[0, 1, 0, 1]]
     rows = tagged.span(0, len(tagged))
-    columns = token_columns(tagged, labels, rows.example.numpy(), rows.position.numpy())
+    columns = token_columns(said, labels, rows.example.numpy(), rows.position.numpy())
     for row in range(len(rows)):
         piece, before = TEXT[row % 10], TEXT[row % 10 - 1] if row % 10 else ""
         expected = {
@@ -51,5 +62,53 @@ def test_columns_name_the_labels_of_rows_and_items(tagged):
         assert {labels[i] for i in columns[:, row] if i >= 0} == expected
 
 
+def random_items(rng):
+    """Texts of many lengths, some empty; some items lack the first label, and some have it without content."""
+    kinds = ("a", "b", "", None)
+    return [
+        Item(
+            pieces=tuple(rng.choice(TEXT, rng.integers(0, 9)).tolist()),
+            labels={"size": f"s{i % 2}"} | ({"kind": kind} if (kind := kinds[rng.integers(4)]) is not None else {}),
+        )
+        for i in range(60)
+    ]
+
+
+def test_labels_are_those_counted_by_a_loop():
+    items = random_items(np.random.default_rng(0))
+    pieces = [piece for item in items for piece in item.pieces]
+    expected = []
+    for key in ("size", "kind"):
+        borne = [item.labels[key] for item in items if key in item.labels]
+        expected += [Label(key, value) for value in sorted(set(borne)) if borne.count(value) >= 16]
+    expected += [Label(CLASS_KEY, name) for name in TOKEN_CLASSES]
+    ranked = sorted(set(pieces), key=lambda piece: (-pieces.count(piece), piece))[:6]
+    expected += [Label(PIECE_KEY, piece) for piece in ranked if pieces.count(piece) >= 16]
+    assert possible_labels(Said(items, ["size", "kind"]), pieces=6, min_count=16) == expected
+
+
+def test_columns_equal_a_loop_over_rows_and_items():
+    """Rows may lie beyond the text, as those of a closing special token do."""
+    items = random_items(np.random.default_rng(1))
+    said = Said(items, ["size", "kind"])
+    labels = possible_labels(said, pieces=4, min_count=1)
+    for line, key in enumerate(("kind", "size")):
+        found = [labels[i].value if i >= 0 else None for i in item_columns(said, labels)[line]]
+        assert found == [item.labels.get(key) for item in items]
+    example = np.repeat(np.arange(60), 10)
+    position = np.tile(np.arange(10), 60)
+    columns = token_columns(said, labels, example, position)
+    assert columns.shape == (len(TOKEN_CLASSES) + 1, 600)
+    for column, i, place in zip(columns.T, example, position, strict=True):
+        text = ("", *items[i].pieces)
+        expected = set()
+        if place < len(items[i].pieces):
+            piece, before = text[place + 1], text[place]
+            expected = {Label(CLASS_KEY, name) for name, holds in TOKEN_CLASSES.items() if holds(piece, before)}
+            expected |= {Label(PIECE_KEY, piece)} & set(labels)
+        assert {labels[number] for number in column if number >= 0} == expected
+
+
 def test_rare_values_are_no_labels(tagged):
-    assert not any(label.key == "package" for label in possible_labels(tagged, ["package"], pieces=0, min_count=3))
+    labels = possible_labels(Said(tagged.items, ["package"]), pieces=0, min_count=3)
+    assert labels == [Label(CLASS_KEY, name) for name in TOKEN_CLASSES]

@@ -35,6 +35,24 @@ def test_tokens_may_be_given_apart(planted, store, tmp_path):
         FeatureDictionary.build(planted(), store, tmp_path / "other", tokens=[[]], progress=False)
     with pytest.raises(ValueError, match=r"example 0 has 1 pieces, but rows up to position \d+: give a piece"):
         FeatureDictionary.build(planted(), store, tmp_path / "other", tokens=[["a"]] * 60, progress=False)
+    with pytest.raises(ValueError, match=rf"example 3 has {len(tokens[3]) - 1} pieces, but rows up to"):
+        short = [*tokens[:3], tokens[3][:-1], *tokens[4:]]
+        FeatureDictionary.build(planted(), store, tmp_path / "other", tokens=short, progress=False)
+
+
+def test_windows_reach_to_the_last_piece_or_else_to_the_last_row(planted, store, tmp_path):
+    """Odd items have no text, even ones have two more pieces than rows, as for a closing special token."""
+    lengths = [int(store.example(i).position.max()) + 1 if len(store.example(i)) else 0 for i in range(60)]
+    tokens = [[] if i % 2 else ["x"] * (n + 2) for i, n in enumerate(lengths)]
+    bundle = FeatureDictionary.build(planted(), store, tmp_path / "dict", tokens=tokens, progress=False)
+    reached = set()
+    for example in (example for feature in range(70) for example in bundle.feature(feature)):
+        item = example["item"]
+        stop = min(example["position"] + 25, lengths[item] + (0 if item % 2 else 2))
+        assert example["start"] + len(example["window"]) == stop
+        assert example["tokens"] == ([] if item % 2 else ["x"] * len(example["window"]))
+        reached.add((item % 2, stop < example["position"] + 25))
+    assert len(reached) == 4
 
 
 def test_decoder_goes_along_when_asked(planted, store, tmp_path):
