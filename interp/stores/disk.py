@@ -60,7 +60,7 @@ class DiskStore(RowStore):
         self._hashed: set[Path] = set()
         self._mapped: dict[tuple[int, str], dict[str, Tensor]] = {}
         self.items: Sequence[Item] = ItemTable(
-            [shard["examples"] for shard in manifest["shards"]], lambda number: self._read(number, "items")
+            [shard["examples"] for shard in manifest["shards"]], lambda number: self._map(number, "items")
         )
 
     def __len__(self) -> int:
