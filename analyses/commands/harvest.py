@@ -97,7 +97,7 @@ class Arguments:
     loss: Literal["next_token", "embedding_norm"] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     chunk_examples: int = 512
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     rows_per_shard: int | None = None
     device: str = "cpu"
     overwrite: bool = False

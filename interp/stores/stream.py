@@ -57,7 +57,7 @@ class StreamStore:
         on_error: Whether a picture that cannot be read ends the stream, or has no rows.
         dtype: What rows wait in; they are given in float32.
         chunk_examples: Items sorted by length together.
-        batch_tokens: Tokens of one forward pass, padding counted.
+        batch_tokens: Tokens of one forward pass, padding counted; a GPU takes as many as fit.
 
     Raises:
         ValueError: If an argument does not fit, or the dataset can be read only once.
@@ -83,7 +83,7 @@ class StreamStore:
         on_error: Literal["raise", "skip"] = "raise",
         dtype: str = "bfloat16",
         chunk_examples: int = 512,
-        batch_tokens: int = 8192,
+        batch_tokens: int = 4096,
     ) -> None:
         for name, value in (("half_window", half_window), ("threads", threads)):
             if value is not None and value < 1:

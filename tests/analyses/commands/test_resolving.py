@@ -26,7 +26,7 @@ def test_flag_over_file_over_default(unweave, tmp_path):
     assert "model: from-flag" in lines
     assert "dataset: documentation" in lines
     assert "max_length: 64" in lines
-    assert "batch_tokens: 8192" in lines
+    assert "batch_tokens: 4096" in lines
     assert "sites:\n- a\n- b\n" in said
 
 
