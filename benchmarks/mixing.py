@@ -2,10 +2,11 @@
 
     python benchmarks/mixing.py [--saelens PYTHON] [--dictionary-learning PYTHON] [--rows 1048576] [--threads 2]
 
-Each side mixes the same number of rows of 512 in float32, and is fed by a model that costs nothing: blocks of rows that
-are ready. Sides take turns, a round being as many batches as half the rows make, so that each has filled up once. Also
-the batches of rows in memory and on disk, beside one gather of as many random rows. Before anything is timed, the
-stream's rows are compared with those of a slow shuffle of lists.
+Each side mixes the same number of rows of 512 and gives float32. All keep float32; the stream keeps its default,
+bfloat16, in a row of its own. Each is fed by a model that costs nothing: blocks of rows that are ready. Sides take
+turns, a round being as many batches as half the rows make, so that each has filled up once. Also the batches of rows in
+memory and on disk, beside one gather of as many random rows. Before anything is timed, the stream's rows are compared
+with those of a slow shuffle of lists.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from interp.stores.stream import StreamStore
 from interp.stores.stream_extent import Extent
 from interp.stores.stream_reading import HalfWindow
 from interp.types import Activations, Inputs
+from saes.engine.memory import kept_memory
 
 D_IN, BATCH = 512, 4096
 ROUNDS, PEERS_ROUNDS = 5, 2  # A round of a peer takes minutes.
@@ -45,10 +47,10 @@ class Ready:
     Two of them take turns, as in memory there are two; each comes with examples of its own.
     """
 
-    def __init__(self, rows: int, chunk: int) -> None:
+    def __init__(self, rows: int, chunk: int, dtype: torch.dtype = torch.float32) -> None:
         self.extent, self.rows, self.chunk = Extent(), rows, chunk
         random = torch.Generator().manual_seed(0)
-        self.values = [torch.randn(rows, D_IN, generator=random).split(chunk) for _ in range(2)]
+        self.values = [torch.randn(rows, D_IN, generator=random).to(dtype).split(chunk) for _ in range(2)]
 
     def read(self, window: int, passes: int | None) -> Generator[HalfWindow, None, None]:
         for number in itertools.count(window):
@@ -141,8 +143,11 @@ def mixing(asked: argparse.Namespace) -> None:
     """The stream beside each of the others in turn: all at once would take more memory than they need."""
     half = asked.rows // 2
     ready = Ready(half, CHUNK)
-    ours = timed(stream(ready).batches(BATCH, seed=0))
-    beside({"stream": ours, "one gather": timed(gathers(torch.cat(ready.values[0])))}, half // BATCH)
+    ours = {
+        "stream": timed(stream(ready).batches(BATCH, seed=0)),
+        "stream of bfloat16, its default": timed(stream(Ready(half, CHUNK, torch.bfloat16)).batches(BATCH, seed=0)),
+    }
+    beside({**ours, "one gather": timed(gathers(torch.cat(ready.values[0])))}, half // BATCH)
     for name, python, block in (
         ("saelens", asked.saelens, 4096),  # Its default: 32 prompts of 128 tokens.
         ("saelens", asked.saelens, CHUNK),
@@ -151,7 +156,7 @@ def mixing(asked: argparse.Namespace) -> None:
         if python:
             options = {"rows": asked.rows, "block": block, "threads": asked.threads, "batch": BATCH, "d_in": D_IN}
             with Peer(python, f"{name}_mixing", **options) as peer:
-                beside({"stream": ours, f"{name}, blocks of {block}": peer.step}, half // BATCH, PEERS_ROUNDS)
+                beside({**ours, f"{name}, blocks of {block}": peer.step}, half // BATCH, PEERS_ROUNDS)
 
 
 def stores(rows: int = 400 * 1024) -> None:
@@ -182,5 +187,6 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     check()
-    stores()
-    mixing(asked)
+    with kept_memory():  # As in a run.
+        stores()
+        mixing(asked)
