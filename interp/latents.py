@@ -99,12 +99,22 @@ class Latents:
         """The number that a table has for the feature of each code, with autograd."""
         return _Spread.apply(table, self)
 
-    def feature_sums(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, " d_sae"]:
-        """Sum, for each feature, what is given for its codes."""
-        if values.is_cuda:  # bincount's sums there depend on which thread is first; those of sorted runs do not.
+    def feature_sums(
+        self, values: Float[Tensor, " some"], at: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, " d_sae"]:
+        """Sum, for each feature, what is given for its codes.
+
+        Args:
+            values: A number for each code.
+            at: Which codes they are for; None for all.
+        """
+        if (
+            values.is_cuda and at is None
+        ):  # bincount's sums there depend on which thread is first; those of runs do not.
             by = self.by_feature
             return torch.segment_reduce(values.detach()[by.order], "sum", offsets=by.offsets, initial=0.0)
-        return torch.bincount(self.indices, weights=values.detach(), minlength=self.d_sae).to(values.dtype)
+        indices = self.indices if at is None else self.indices.index_select(0, at)
+        return torch.bincount(indices, weights=values.detach(), minlength=self.d_sae).to(values.dtype)
 
     def fired(self) -> Float[Tensor, " d_sae"]:
         """In how many rows each feature has a code that is not zero."""

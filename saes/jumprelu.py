@@ -82,5 +82,10 @@ class _Jump(torch.autograd.Function):
         pre_acts, thresholds, fires = ctx.saved_tensors
         # The rectangle kernel over the distance to the threshold, of area 1; d threshold / d log = threshold.
         near = (pre_acts - thresholds).abs_() < ctx.bandwidth / 2
-        slopes = (grad * thresholds).add_(grad_firing).mul_(thresholds).mul_(near)
-        return grad * fires, ctx.support.feature_sums(slopes).div_(-ctx.bandwidth), None, None
+        if isinstance(ctx.support, Latents) and not near.is_cuda:
+            at = near.nonzero().squeeze(1)  # Few are near, and the rest is not read; a GPU would wait to hear how many.
+            slopes, thresholds = (part.index_select(0, at) for part in (grad, thresholds))
+            sums = ctx.support.feature_sums(slopes.mul_(thresholds).add_(grad_firing).mul_(thresholds), at)
+        else:
+            sums = ctx.support.feature_sums((grad * thresholds).add_(grad_firing).mul_(thresholds).mul_(near))
+        return grad * fires, sums.div_(-ctx.bandwidth), None, None

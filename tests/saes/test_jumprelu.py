@@ -86,6 +86,7 @@ def test_spread_is_indexing_with_sums_for_gradients() -> None:
     assert latents.spread(table).tolist() == [5.0, 7.0, 7.0]
     (latents.spread(table) * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
     assert table.grad.tolist() == [1.0, 0.0, 110.0]
+    assert latents.feature_sums(torch.tensor([10.0, 100.0]), torch.tensor([0, 2])).tolist() == [10.0, 0.0, 100.0]
 
 
 @pytest.mark.parametrize("wrong", [{"bandwidth": 0.0}, {"threshold": -1.0}])
