@@ -51,7 +51,7 @@ def main() -> None:
             for one in made.values():
                 one.step(batch, log=False)
         for a, b in zip(*(one.jobs for one in made.values()), strict=True):
-            torch.testing.assert_close(a.sae.W_dec, b.sae.W_dec, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(a.sae.W_dec, b.sae.W_dec, rtol=0, atol=1e-4)  # Adam enlarges roundings.
         found = [{name: clocked(side) for name, side in sides.items()} for _ in range(asked.rounds)]
     for name in made:
         ratio = statistics.median(seconds[name] / seconds["products"] for seconds in found)

@@ -84,7 +84,7 @@ class TrainConfig:
         max_skipped: Successive steps without a finite loss after which the run stops.
         device: Where to train.
         stack: Whether jobs of one width take their steps as one (see `saes.engine.stacking`); None for where that is
-            faster: on a GPU. On a CPU it took 2.1 times one product where one after another take 1.5.
+            faster: on a GPU. On a CPU it took 2.3 times the products where one after another take 1.8.
         path: `sparse` or `dense` engine for every step, or `auto` for the faster of the two at the density at hand.
         precision: What the encoder's product, which chooses the codes of a step, multiplies: `float32` or `bfloat16`.
             Weights, chosen codes, losses and gradients are float32 whatever it is, and so is evaluation. None is
