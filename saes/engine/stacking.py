@@ -29,7 +29,7 @@ class Stack:
     """SAEs whose parameters are parts of the same four tensors from now on.
 
     Args:
-        saes: SAEs that `fit` together.
+        saes: Of one width in and out, one type and one way of looking at chunks, as `saes.stepping.groups` finds them.
     """
 
     def __init__(self, saes: Sequence["SAE"]) -> None:
@@ -41,9 +41,8 @@ class Stack:
             self.W_dec = nn.Parameter(torch.cat([sae.W_dec for sae in saes]))
             self.b_enc = nn.Parameter(torch.cat([sae.b_enc for sae in saes]))
             self.b_dec = nn.Parameter(torch.stack([sae.b_dec for sae in saes]))
-        for sae, parts in zip(self.saes, self._parts(self.W_enc, self.W_dec, self.b_enc, self.b_dec), strict=True):
-            for parameter, part in zip((sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec), parts, strict=True):
-                parameter.data = part.detach()
+        for parameter, part in self._parts(*_parameters(self)):
+            parameter.data = part.detach()
 
     def encode(
         self, x: Float[Tensor, "n d_in"], grads: Float[Tensor, "n d_in"] | None, watch: Sequence[Tensor | None]
@@ -85,17 +84,19 @@ class Stack:
 
     def deal_gradients(self) -> None:
         """Give every SAE its part of the gradients."""
-        joint = (self.W_enc, self.W_dec, self.b_enc, self.b_dec)
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in joint]
-        for sae, parts in zip(self.saes, self._parts(*grads), strict=True):
-            for parameter, part in zip((sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec), parts, strict=True):
-                # A penalty may have reached for the parameter itself.
-                parameter.grad = part if parameter.grad is None else parameter.grad + part
+        joint = _parameters(self)
+        for parameter, part in self._parts(*(torch.zeros_like(p) if p.grad is None else p.grad for p in joint)):
+            # A penalty may have reached for the parameter itself.
+            parameter.grad = part if parameter.grad is None else parameter.grad + part
         for parameter in joint:
             parameter.grad = None
 
-    def _parts(self, W_enc: Tensor, W_dec: Tensor, b_enc: Tensor, b_dec: Tensor) -> list[tuple[Tensor, ...]]:
-        return [(W_enc[:, own], W_dec[own], b_enc[own], b) for own, b in zip(self.features, b_dec, strict=True)]
+    def _parts(self, W_enc: Tensor, W_dec: Tensor, b_enc: Tensor, b_dec: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Every parameter of every SAE with its part of such tensors."""
+        found: list[tuple[nn.Parameter, Tensor]] = []
+        for sae, own, b in zip(self.saes, self.features, b_dec, strict=True):
+            found += zip(_parameters(sae), (W_enc[:, own], W_dec[own], b_enc[own], b), strict=True)
+        return found
 
     def _joint(self, watch: Sequence[Tensor | None]) -> Int[Tensor, " f"] | None:
         """Watched features by their places in the stack."""
@@ -140,6 +141,11 @@ class Stack:
             support = None if chosen is None else chosen.support(n, sae.d_sae, by_feature=False)
             found.append(None if support is None else Selected(support, watched[i]))
         return found
+
+
+def _parameters(of: "Stack | SAE") -> tuple[nn.Parameter, nn.Parameter, nn.Parameter, nn.Parameter]:
+    """What is stacked."""
+    return of.W_enc, of.W_dec, of.b_enc, of.b_dec
 
 
 def stacked(latents: Sequence[Latents]) -> Latents:
