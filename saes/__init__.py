@@ -5,7 +5,7 @@ from typing import Any
 
 _HOMES = {
     "SAE": "saes.base",
-    "load": "saes.base",
+    "load": "saes.loading",
     "Job": "saes.training",
     "TrainConfig": "saes.training",
     "Trainer": "saes.training",

@@ -1,9 +1,6 @@
 """What every sparse autoencoder is, and what a method may override."""
 
-import importlib
-import math
-import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.types import JSON, Latents, Site
-from saes import weights_file
+from saes import axes, weights_file
+from saes.axes import Axes
 from saes.engine import passes
 from saes.engine.choices import above
 from saes.engine.dense import DenseLatents
@@ -20,7 +18,10 @@ from saes.engine.selection import Candidates, Context
 
 
 class SAE(nn.Module):
-    """A sparse autoencoder: `latents = select((x - b_dec) @ W_enc + b_enc)`, `recon = latents @ W_dec + b_dec`.
+    """A sparse autoencoder: `latents = select((x - b_in) @ W_enc + b_enc)`, `recon = latents @ W_dec + b_dec`.
+
+    `b_in` is `b_dec`, but for a transcoder, which predicts another site: there it is a parameter of its own, and
+    `recon` may have `x @ W_skip` besides.
 
     A method overrides `bound` if it looks at each entry alone; else `candidates` and, where it looks at more than one
     row, `choose`; `activate` where the code is not the positive part of the pre-activation; `encoded` where there is
@@ -31,23 +32,25 @@ class SAE(nn.Module):
         d_in: Width of the activations.
         d_sae: Number of latents.
         seed: Names the random initial directions.
-        own: The method's own arguments, plain JSON values; each becomes an attribute.
+        own: The method's own arguments, plain JSON values, and the axes (`saes.axes`); each becomes an attribute.
 
     Raises:
-        ValueError: If a width is not positive.
+        ValueError: If a width is not positive, or an axis cannot be as it is given.
     """
 
     signed: bool = False
     trainable: bool = True
     by_feature: ClassVar[bool] = True
     """Whether the hooks are given some features of all rows; False: all features of some rows."""
-    prefixes: list[int] | None = None
-    """Numbers of latents whose first ones reconstruct on their own in training (Matryoshka); the last is `d_sae`."""
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """Axes that the method cannot have, each with the reason."""
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)
     """Parameters and buffers in the unit of the latents: they are scaled when a normaliser is folded in."""
 
+    prefixes: list[int] | None
+    d_out: int
     W_enc: nn.Parameter
-    W_dec: nn.Parameter
+    W_skip: nn.Parameter | None
 
     def __init__(self, *, d_in: int, d_sae: int, seed: int = 0, **own: Any) -> None:
         super().__init__()
@@ -56,20 +59,58 @@ class SAE(nn.Module):
                 raise ValueError(
                     f"{name} is {value!r}, but a width is a whole number of at least 1: give the site's width."
                 )
-        self.d_in, self.d_sae = d_in, d_sae
-        self.arguments: JSON = {"d_in": d_in, "d_sae": d_sae, "seed": seed, **own}
+        given = Axes(**{name: own.pop(name) for name in axes.DEFAULTS if name in own})  # type: ignore[typeddict-item]
+        found = axes.checked(given, d_sae, self.refuses, type(self).__name__)
+        self.arguments: JSON = {"d_in": d_in, "d_sae": d_sae, "seed": seed, **own, **found}
         for name, value in own.items():
             setattr(self, name, value)
+        self.d_in, self.d_sae, self.d_out, self.prefixes = d_in, d_sae, found["d_out"] or d_in, found["prefixes"]
         self.site: Site | None = None
         self.labels: Mapping[int, str] = {}
         self.provenance: JSON = {}
-        directions = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+        self._start(found, seed)
+
+    def _start(self, found: Axes, seed: int) -> None:
+        """The parameters as they are before anything is known of the data."""
+        draw = torch.Generator().manual_seed(seed)
+        directions = torch.randn(self.d_sae, self.d_in, generator=draw)
         directions /= directions.norm(dim=1, keepdim=True)
         # [d_in, d_sae] to users, row-major [d_sae, d_in] in memory: gradients arrive a feature at a time.
         self.W_enc = nn.Parameter(directions.clone().T)
-        self.W_dec = nn.Parameter(directions)
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        if found["d_out"] is not None:
+            directions = torch.randn(self.d_sae, self.d_out, generator=draw)
+            directions /= directions.norm(dim=1, keepdim=True)
+        self.parametrization = None
+        if found["parametrization"] is None:
+            # Past `__setattr__`, which takes no parameter of the name of a property.
+            self._parameters["W_dec"] = nn.Parameter(directions)
+        else:
+            self.parametrization = axes.parametrized(found["parametrization"], directions, seed)
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_dec = nn.Parameter(torch.zeros(self.d_out))
+        if found["d_out"] is not None:
+            self._parameters["b_in"] = nn.Parameter(torch.zeros(self.d_in))
+        self.W_skip = nn.Parameter(torch.zeros(self.d_in, self.d_out)) if found["skip"] else None
+
+    @property
+    def W_dec(self) -> Tensor:
+        """Decoder, `[d_sae, d_out]`: a parameter, or what the parametrization makes, anew at each call."""
+        free = self._parameters.get("W_dec")
+        if free is not None:
+            return free
+        assert self.parametrization is not None
+        return self.parametrization()
+
+    @property
+    def unit_rows(self) -> nn.Parameter | None:
+        """The decoder, where training keeps its rows at norm 1; None where a parametrization makes them."""
+        return self._parameters.get("W_dec")
+
+    @property
+    def b_in(self) -> Tensor:
+        """What is taken off the input, `[d_in]`."""
+        own = self._parameters.get("b_in")
+        return self.b_dec if own is None else own
 
     # What a method may override -----------------------------------------------------------------------------------
 
@@ -141,22 +182,41 @@ class SAE(nn.Module):
         dtype = self.b_dec.dtype
         return self.codes(x.to(dtype), None if grads is None else grads.to(dtype)).without_zeros()
 
-    def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]:
-        """Activations of sparse codes."""
+    def decode(self, latents: Latents) -> Float[Tensor, "n d_out"]:
+        """Activations of sparse codes; what passes them by (`bypassed`) is not in it."""
         return passes.decode(latents, self.W_dec, self.b_dec)[0]
 
-    def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
-        """Reconstruct activations."""
-        return self.decode(self.encode(x))
+    def bypassed(self, recon: Float[Tensor, "*q n d_out"], x: Float[Tensor, "n d_in"]) -> Float[Tensor, "*q n d_out"]:
+        """What latents decode to, with what reaches the output past them: nothing, but for a transcoder that skips."""
+        return recon if self.W_skip is None else recon + x @ self.W_skip
+
+    def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_out"]:
+        """Reconstruct activations, or predict the target site's."""
+        return self.bypassed(self.decode(self.encode(x)), x.to(self.b_dec.dtype))
 
     def pre_acts(self, x: Float[Tensor, "n d_in"], features: Tensor) -> Float[Tensor, "n f"]:
         """Dense pre-activations of some features, with autograd."""
-        return torch.addmm(self.b_enc[features], x - self.b_dec, self.W_enc[:, features])
+        return torch.addmm(self.b_enc[features], x - self.b_in, self.W_enc[:, features])
 
     @torch.no_grad()
-    def rescale_inputs(self, scale: float) -> None:
-        """Fold a normaliser in: trained on `x * scale`, this SAE now takes `x`; decoder norms stay as they are."""
-        self.b_dec.div_(scale)
+    def rescale(self, scale: float, target_scale: float | None = None) -> None:
+        """Fold a normaliser in: trained on `x * scale`, this SAE now takes `x`; decoder norms stay as they are.
+
+        Args:
+            scale: What inputs were multiplied by.
+            target_scale: What targets were multiplied by; None for autoencoders, whose targets are inputs.
+        """
+        out = scale if target_scale is None else target_scale
+        self.b_dec.div_(out)
+        if self.b_in is not self.b_dec:
+            self.b_in.div_(scale)
+        for matrix in (self.W_enc, self.W_skip):
+            if matrix is not None and out != scale:
+                matrix.mul_(scale / out)  # Latents are in the target's units.
+        self.rescale_latents(out)
+
+    def rescale_latents(self, scale: float) -> None:
+        """Divide by a scale all that is in units of the latents."""
         for name in self.latent_units:
             getattr(self, name).div_(scale)
 
@@ -172,71 +232,6 @@ class SAE(nn.Module):
         weights_file.write(Path(path), self.state_dict(), about)
 
     def extra_repr(self) -> str:
-        """Arguments, as in the constructor."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-
-
-def load(path: Path | str, *, classes: Sequence[type[SAE]] = ()) -> SAE:
-    """Load a saved SAE, in eval mode.
-
-    Args:
-        path: The file that `SAE.save` wrote.
-        classes: Methods of your own that the file may name, besides those of `saes`.
-
-    Raises:
-        ValueError: If the file is no saved SAE, or names anything but a method: it is checked before it is called.
-    """
-    tensors, about = weights_file.read(Path(path))
-    method = _method(str(about.get("class")), classes, Path(path))
-    try:
-        sae = method(**about["arguments"]).to(tensors["W_dec"].dtype)
-        sae.load_state_dict(tensors)
-        sae.site = Site.parse(about["site"]) if about.get("site") else None
-        sae.labels = {int(feature): label for feature, label in about.get("labels", {}).items()}
-    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} does not fit {about['class']} ({error}): it is damaged or from another version."
-        ) from error
-    sae.provenance = about.get("provenance", {})
-    return sae.eval()
-
-
-def methods() -> dict[str, type[SAE]]:
-    """Every method of this package by class name: the SAE subclasses defined in its own files."""
-    found = {}
-    for name in _method_files():
-        for value in vars(importlib.import_module(name)).values():
-            if isinstance(value, type) and issubclass(value, SAE) and value is not SAE and value.__module__ == name:
-                found[value.__name__] = value
-    return found
-
-
-def _method_files() -> list[str]:
-    """Modules of the package's top level, this one left out."""
-    return [
-        f"saes.{m.name}"
-        for m in pkgutil.iter_modules(importlib.import_module("saes").__path__)
-        if not m.ispkg and m.name != "base"
-    ]
-
-
-def _method(name: str, classes: Sequence[type[SAE]], path: Path) -> type[SAE]:
-    for own in classes:
-        if f"{own.__module__}.{own.__name__}" == name:
-            return own
-    known = {f"{method.__module__}.{method.__name__}": method for method in methods().values()}
-    if name not in known:
-        raise ValueError(
-            f"{path} names the class {name!r}, which is no method of saes: known are {', '.join(sorted(known))}; "
-            "a method of your own is loaded by classes=[YourClass]."
-        )
-    return known[name]
-
-
-def default_lr(d_sae: int) -> float:
-    """Learning rate where a job names none: 1e-2 at 256 latents, falling with width (3.9e-3 at 6144).
-
-    Measured at both ends. On MiniLM with 6144 latents, 400 steps of 2048, 4.5e-3 gives FVU .107 and 0.9 % dead where
-    2.8e-3 gives .113 and none.
-    """
-    return 1e-2 * math.pow(256 / d_sae, 0.3)
+        """Arguments, as in the constructor; axes only where they are not their defaults."""
+        shown = {n: v for n, v in self.arguments.items() if n not in axes.DEFAULTS or v != axes.DEFAULTS[n]}  # type: ignore[literal-required]
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())

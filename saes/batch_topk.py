@@ -1,14 +1,14 @@
 """BatchTopK (Bussmann et al. 2024, https://arxiv.org/abs/2412.06410)."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.types import Latents
-from saes.arguments import check_k, check_prefixes
+from saes.arguments import check_k
+from saes.axes import Axes
 from saes.base import SAE
 from saes.engine.choices import above, below_largest, largest
 from saes.engine.dense import DenseLatents
@@ -29,12 +29,11 @@ class BatchTopK(SAE):
         d_sae: Number of latents.
         k: Latents kept per input on average.
         threshold_rate: Weight of a new batch in the running threshold, in (0, 1].
-        prefixes: Numbers of latents whose first ones must reconstruct on their own, ascending to `d_sae`
-            (Matryoshka: Bussmann et al. 2025, https://arxiv.org/abs/2503.17547); None for all at once.
         seed: Names the random initial directions.
+        axes: See `saes.axes.Axes`: prefixes make it Matryoshka.
 
     Raises:
-        ValueError: If `k` is not in `1..d_sae`, `prefixes` do not ascend to `d_sae`, `threshold_rate` is not in
+        ValueError: If `k` is not in `1..d_sae`, `threshold_rate` is not in
             (0, 1], or if an SAE that has seen no training batch is evaluated.
     """
 
@@ -47,8 +46,8 @@ class BatchTopK(SAE):
         d_sae: int,
         k: int = 32,
         threshold_rate: float = 0.1,
-        prefixes: Sequence[int] | None = None,
         seed: int = 0,
+        **axes: Unpack[Axes],
     ) -> None:
         check_k("k", k, d_sae)
         if not 0 < threshold_rate <= 1:
@@ -59,8 +58,7 @@ class BatchTopK(SAE):
         self.threshold_rate: float
         self.threshold: Tensor
         self.last: Tensor
-        prefixes = check_prefixes(prefixes, d_sae)
-        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate, prefixes=prefixes)
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate, **axes)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         # Where the last batch's choice ended. It makes the next choice cheap and never changes it: it is not saved.
         self.register_buffer("last", torch.tensor(float("nan")), persistent=False)

@@ -20,7 +20,7 @@ from saes.states import TrainState
 if TYPE_CHECKING:
     from saes.training import Trainer
 
-VERSION = 2
+VERSION = 3
 
 
 def save(run: Path, trainer: "Trainer", *, metrics_bytes: int) -> None:
@@ -30,7 +30,7 @@ def save(run: Path, trainer: "Trainer", *, metrics_bytes: int) -> None:
     if not folder.exists():  # Else the run was killed right after it; equal to the bit.
         tensors, counters = _state(trainer)
         about: JSON = {"version": VERSION, "steps": trainer.steps, "metrics_bytes": metrics_bytes}
-        about |= {"scale": trainer.normaliser.scale, "jobs": counters}
+        about |= {"scale": trainer.normaliser.scale, "target_scale": trainer.normaliser.target_scale, "jobs": counters}
         if isinstance(trainer.store, Streamed):
             about["stream"] = trainer.store.state(trainer.steps * trainer.config.batch_size)
         with writing_folder(folder) as temporary:
@@ -71,7 +71,9 @@ def load(folder: Path | None, trainer: "Trainer") -> int:
         if about["version"] != VERSION:
             raise ValueError(f"its version is {about['version']}, this unweave reads {VERSION}")
         _restore(trainer, tensors, about["jobs"])
-        trainer.normaliser = Normaliser(tensors["normaliser.mean"], about["scale"])
+        trainer.normaliser = Normaliser(
+            tensors["normaliser.mean"], about["scale"], None, tensors.get("normaliser.target"), about["target_scale"]
+        )
         if isinstance(trainer.store, Streamed):
             trainer.store.restore(about["stream"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
@@ -90,7 +92,10 @@ def found(run: Path) -> list[Path]:
 
 def _state(trainer: "Trainer") -> tuple[dict[str, Tensor], dict[str, JSON]]:
     """All tensors by name, and all plain counters, of every job."""
-    tensors: dict[str, Tensor] = {"normaliser.mean": trainer.normaliser.mean}
+    normaliser = trainer.normaliser
+    tensors: dict[str, Tensor] = {"normaliser.mean": normaliser.mean}
+    if normaliser.target_mean is not None:
+        tensors["normaliser.target"] = normaliser.target_mean
     counters: dict[str, JSON] = {}
     for job, state, optimizer in zip(trainer.jobs, trainer.states, trainer.optimizers, strict=True):
         named = {f"{job.name}/sae/{name}": value for name, value in job.sae.state_dict().items()}

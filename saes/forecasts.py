@@ -14,9 +14,8 @@ from interp.diagnosis_rules import EXTREME
 from interp.diagnosis_sums import row_hashes
 from interp.effective_rank import rank_me, singular_values
 from interp.types import ActivationStore
-from saes.base import default_lr
 from saes.normalising import Normaliser
-from saes.records import Job, TrainConfig
+from saes.records import Job, TrainConfig, default_lr
 
 _ENOUGH = 256  # Rows that a sample needs to be judged.
 _SPECTRUM = 512  # Rows for the effective rank: a tenth of a second, whatever the width.

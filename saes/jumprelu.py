@@ -1,7 +1,7 @@
 """JumpReLU (Rajamanoharan et al. 2024, https://arxiv.org/abs/2407.14435)."""
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from interp.types import Latents
+from saes.axes import Axes
 from saes.base import SAE
 from saes.engine.dense import DenseLatents
 from saes.penalties.l0 import L0
@@ -27,17 +28,27 @@ class JumpReLU(SAE):
             has 1e-3 for rows of unit norm; wide windows hear of a threshold in every batch.
         threshold: Where every threshold starts, in units of training.
         seed: Names the random initial directions.
+        axes: See `saes.axes.Axes`.
 
     Raises:
         ValueError: If `bandwidth` or `threshold` is not positive.
     """
 
-    def __init__(self, *, d_in: int, d_sae: int, bandwidth: float = 0.5, threshold: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        d_in: int,
+        d_sae: int,
+        bandwidth: float = 0.5,
+        threshold: float = 0.5,
+        seed: int = 0,
+        **axes: Unpack[Axes],
+    ) -> None:
         for name, value in (("bandwidth", bandwidth), ("threshold", threshold)):
             if not value > 0:
                 raise ValueError(f"{name} is {value}, but it is positive: 0.5 suits inputs of unit variance.")
         self.bandwidth: float
-        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, bandwidth=bandwidth, threshold=threshold)
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, bandwidth=bandwidth, threshold=threshold, **axes)
         self.log_threshold = nn.Parameter(torch.full((d_sae,), math.log(threshold)))
 
     def bound(self) -> Float[Tensor, " d_sae"]:
@@ -52,10 +63,9 @@ class JumpReLU(SAE):
         codes, firing = _Jump.apply(pre_acts, self.log_threshold, support, self.bandwidth)
         return codes, {"firing": firing}
 
-    @torch.no_grad()
-    def rescale_inputs(self, scale: float) -> None:
-        """Thresholds are in units of the latents."""
-        super().rescale_inputs(scale)
+    def rescale_latents(self, scale: float) -> None:
+        """Thresholds are among what is in units of the latents."""
+        super().rescale_latents(scale)
         self.log_threshold.sub_(math.log(scale))
 
     def default_penalties(self) -> tuple[Any, ...]:

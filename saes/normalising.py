@@ -22,27 +22,48 @@ class Normaliser:
         mean: Mean of the activations in the model's units.
         scale: Factor that gives the activations unit variance, averaged over dimensions; 1 for none.
         sample: The first rows it was estimated from, in the model's units; None where it was read from a checkpoint.
+        target_mean: Mean of the targets, where the store has them.
+        target_scale: The same factor for targets, which have units of their own.
     """
 
     mean: Float[Tensor, " d_in"]
     scale: float
     sample: Float[Tensor, "n d_in"] | None = None
+    target_mean: Float[Tensor, " d_out"] | None = None
+    target_scale: float = 1.0
+
+    @property
+    def out(self) -> float:
+        """The factor of what an SAE gives back: targets', or rows' where they are their own."""
+        return self.scale if self.target_mean is None else self.target_scale
 
     def __call__(self, activations: Activations) -> Activations:
-        """Change the units of values and, by the inverse, of gradients. Targets keep theirs."""
-        if self.scale == 1.0:
+        """Change the units of values and targets, and by the inverse those of gradients."""
+        grads, target = activations.grads, activations.target
+        if self.scale == 1.0 and (target is None or self.target_scale == 1.0):
             return activations
-        grads = None if activations.grads is None else activations.grads / self.scale
         return Activations(
-            activations.values * self.scale, activations.example, activations.position, grads, activations.target
+            activations.values * self.scale,
+            activations.example,
+            activations.position,
+            None if grads is None else grads / self.scale,
+            None if target is None else target * self.target_scale,
         )
 
     @torch.no_grad()
     def enter(self, sae: SAE) -> None:
-        """Bring an SAE from the model's units into those of training; one whose `b_dec` is 0 starts at the mean."""
-        sae.rescale_inputs(1 / self.scale)
-        if sae.b_dec.count_nonzero() == 0:
-            sae.b_dec.copy_(self.mean * self.scale)
+        """Bring an SAE from the model's units into those of training; one whose biases are 0 starts at the means."""
+        sae.rescale(1 / self.scale, 1 / self.out)
+        starts = [(sae.b_in, self.mean * self.scale)]
+        if self.target_mean is not None:
+            starts.append((sae.b_dec, self.target_mean * self.target_scale))
+        for bias, start in starts:
+            if bias.count_nonzero() == 0:
+                bias.copy_(start)
+
+    def leave(self, sae: SAE) -> None:
+        """Bring an SAE from the units of training back into the model's."""
+        sae.rescale(self.scale, self.out)
 
 
 def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 65536, size: int = 4096) -> Normaliser:
@@ -60,25 +81,54 @@ def estimate(store: ActivationStore, how: Normalise, *, seed: int, rows: int = 6
     """
     if how not in ("scale", "none"):
         raise ValueError(f"normalise is {how!r}, but it is 'scale' or 'none': choose one.")
-    total = torch.zeros(store.d_in, dtype=torch.float64)
-    squares, n, sample = 0.0, 0, None
+    sums = [_Sums(store.d_in)]
+    sample = None
     for batch in store.batches(size, seed=seed, epochs=1):
-        sample = batch.values if n == 0 else sample
-        values = batch.values.double()
-        total += values.sum(0)
-        squares += float(values.square().sum())
-        n += len(values)
-        if n >= rows:
+        sample = batch.values if sample is None else sample
+        sums[0].add(batch.values)
+        if batch.target is not None:
+            sums += [_Sums(batch.target.shape[1])] if len(sums) == 1 else []
+            sums[1].add(batch.target)
+        if sums[0].n >= rows:
             break
-    mean = total / n
-    variance = squares / n - float(mean.square().sum())
-    if not math.isfinite(variance):
-        raise ValueError(
-            f"the store has NaN, infinite or overflowing values in its first {n} shuffled rows: "
-            "look for the examples that made them and harvest again."
-        )
-    if how == "scale" and variance <= 1e-12 * squares / n:
-        raise ValueError(
-            "the store's rows do not vary, so nothing can be learned from them: look at the site and the data."
-        )
-    return Normaliser(mean.float(), (store.d_in / variance) ** 0.5 if how == "scale" else 1.0, sample)
+    means = [one.mean.float() for one in sums]
+    factors = [one.factor() if how == "scale" else one.check() for one in sums]
+    if len(sums) == 1:
+        return Normaliser(means[0], factors[0], sample)
+    return Normaliser(means[0], factors[0], sample, means[1], factors[1])
+
+
+class _Sums:
+    """Sums over rows, in float64."""
+
+    def __init__(self, width: int) -> None:
+        self.total, self.squares, self.n = torch.zeros(width, dtype=torch.float64), 0.0, 0
+
+    def add(self, rows: Tensor) -> None:
+        values = rows.double()
+        self.total += values.sum(0)
+        self.squares += float(values.square().sum())
+        self.n += len(values)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.n
+
+    def check(self) -> float:
+        """1, the factor of rows whose units stay."""
+        if not math.isfinite(self.squares):
+            raise ValueError(
+                f"the store has NaN, infinite or overflowing values in its first {self.n} shuffled rows: "
+                "look for the examples that made them and harvest again."
+            )
+        return 1.0
+
+    def factor(self) -> float:
+        """What gives the rows unit variance, averaged over dimensions."""
+        self.check()
+        variance = self.squares / self.n - float(self.mean.square().sum())
+        if variance <= 1e-12 * self.squares / self.n:
+            raise ValueError(
+                "the store's rows do not vary, so nothing can be learned from them: look at the site and the data."
+            )
+        return float((len(self.total) / variance) ** 0.5)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from interp.types import JSON
-from saes.base import SAE, default_lr
+from saes.base import SAE
 from saes.normalising import Normalise
 from saes.penalties.base import Penalty, Step, reconstruction
 
@@ -20,7 +20,7 @@ class Job:
     Args:
         sae: The SAE; trained in place, in normalised units until it is exported.
         name: Names its files and metrics; the class in small letters by default.
-        lr: Peak learning rate; None is the rule of `saes.base.default_lr`.
+        lr: Peak learning rate; None is the rule of `saes.records.default_lr`.
         penalties: Terms added to the loss; None is the method's own default, `()` is none.
         signal: The loss itself, a function of the step; reconstruction by default.
 
@@ -174,6 +174,15 @@ class Metrics:
         return {name: _finite(value) for name, value in vars(self).items()} | {
             "terms": {name: _finite(value) for name, value in self.terms.items()}
         }
+
+
+def default_lr(d_sae: int) -> float:
+    """Learning rate where a job names none: 1e-2 at 256 latents, falling with width (3.9e-3 at 6144).
+
+    Measured at both ends. On MiniLM with 6144 latents, 400 steps of 2048, 4.5e-3 gives FVU .107 and 0.9 % dead where
+    2.8e-3 gives .113 and none.
+    """
+    return 1e-2 * math.pow(256 / d_sae, 0.3)
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """ReLU with an L1 penalty (Cunningham et al. 2023, https://arxiv.org/abs/2309.08600)."""
 
-from typing import Any
+from typing import Any, Unpack
 
+from saes.axes import Axes
 from saes.base import SAE
 from saes.penalties.l1 import L1
 
@@ -13,10 +14,11 @@ class ReLU(SAE):
         d_in: Width of the activations.
         d_sae: Number of latents.
         seed: Names the random initial directions.
+        axes: See `saes.axes.Axes`.
     """
 
-    def __init__(self, *, d_in: int, d_sae: int, seed: int = 0) -> None:
-        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed)
+    def __init__(self, *, d_in: int, d_sae: int, seed: int = 0, **axes: Unpack[Axes]) -> None:
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, **axes)
 
     def bound(self) -> float:
         """Every positive entry is kept."""

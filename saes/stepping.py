@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from interp.types import Activations, Latents
+from saes.axes import DEFAULTS
 from saes.base import SAE
 from saes.engine import optimizing, passes
 from saes.engine.products import low_precision
@@ -64,8 +65,9 @@ def groups(jobs: Sequence[Job], config: TrainConfig, device: torch.device) -> li
 
 def _shape(sae: SAE) -> tuple[object, ...] | None:
     """What SAEs that are stacked have in common; None for one that is more than a linear encoder and decoder."""
-    own_pass = type(sae).encoded is not SAE.encoded or sae.prefixes is not None
-    return None if own_pass else (sae.by_feature, sae.W_enc.shape[0], sae.W_dec.shape[1], sae.b_dec.dtype)
+    axes = any(sae.arguments[name] != default for name, default in DEFAULTS.items())
+    own_pass = axes or type(sae).encoded is not SAE.encoded
+    return None if own_pass else (sae.by_feature, sae.d_in, sae.b_dec.dtype)
 
 
 def take(
@@ -137,10 +139,11 @@ def _move(
 ) -> Metrics | None:
     """What follows the gradients: weights, counters, metrics."""
     config, lr = moment.config, (job.lr or 0.0) * moment.config.lr_factor(moment.steps - 1)
-    optimizing.remove_parallel(job.sae.W_dec)
+    unit = job.sae.unit_rows
+    optimizing.remove_parallel(unit)
     norm = optimizing.gradient_norm(job.sae)
     good = torch.isfinite(loss) & torch.isfinite(norm)
-    optimizing.update(job.sae.W_dec, optimizer, lr=lr, clip=config.clip, norm=norm, good=good)
+    optimizing.update(unit, optimizer, lr=lr, clip=config.clip, norm=norm, good=good)
     state.move(job.sae, step.latents, config.density_rate, good)
     if not log:
         return None
@@ -164,8 +167,9 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
         encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense)
     if sae.prefixes is None:
         recon, W_watched = passes.decode(encoded.latents, sae.W_dec, sae.b_dec, watch)
-        return _step(job, state, batch, moment, encoded, recon, W_watched)
+        return _step(job, state, batch, moment, encoded, sae.bypassed(recon, batch.values), W_watched)
     recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.b_dec, sae.prefixes, watch)
+    recons = sae.bypassed(recons, batch.values)
     return replace(_step(job, state, batch, moment, encoded, recons[-1], W_watched), prefix_recons=recons)
 
 
@@ -221,7 +225,7 @@ def _step(
         scale=moment.scale,
         extras=encoded.extras,
         watched=watched,
-        on_sphere=True,
+        on_sphere=job.sae.unit_rows is not None,
     )
 
 

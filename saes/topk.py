@@ -1,12 +1,12 @@
 """TopK (Gao et al. 2024, https://arxiv.org/abs/2406.04093)."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.arguments import check_k, check_prefixes
+from saes.arguments import check_k
+from saes.axes import Axes
 from saes.base import SAE
 from saes.engine.choices import row_top_k
 from saes.engine.selection import Candidates, Context
@@ -20,22 +20,21 @@ class TopK(SAE):
         d_in: Width of the activations.
         d_sae: Number of latents.
         k: Latents kept per input; the L0 of every row is at most `k`.
-        prefixes: Numbers of latents whose first ones must reconstruct on their own, ascending to `d_sae`
-            (Matryoshka: Bussmann et al. 2025, https://arxiv.org/abs/2503.17547); None for all at once.
         seed: Names the random initial directions.
+        axes: See `saes.axes.Axes`: prefixes make it Matryoshka.
 
     Raises:
-        ValueError: If `k` is not in `1..d_sae`, `prefixes` do not ascend to `d_sae`.
+        ValueError: If `k` is not in `1..d_sae`.
     """
 
     by_feature = False
 
     def __init__(
-        self, *, d_in: int, d_sae: int, k: int = 32, prefixes: Sequence[int] | None = None, seed: int = 0
+        self, *, d_in: int, d_sae: int, k: int = 32, seed: int = 0, **axes: Unpack[Axes]
     ) -> None:
         check_k("k", k, d_sae)
         self.k: int
-        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, prefixes=check_prefixes(prefixes, d_sae))
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, **axes)
 
     def candidates(self, pre_acts: Float[Tensor, "d_sae rows"], context: Context) -> Candidates:
         """Each row's own choice."""

@@ -130,7 +130,7 @@ class Trainer:
         """
         batch = self.normaliser(activations.to(self.device, torch.float32))
         self.steps += 1
-        moment = Moment(self.config, self.steps, self.normaliser.scale)
+        moment = Moment(self.config, self.steps, self.normaliser.out)
         found: dict[int, Metrics | None] = {}
         with availability.switched(self.config.kernels):
             for stack, members in self.groups:
@@ -147,7 +147,7 @@ class Trainer:
         found = []
         for job, state in zip(self.jobs, self.states, strict=True):
             sae = _copy(job.sae)
-            sae.rescale_inputs(self.normaliser.scale)
+            self.normaliser.leave(sae)
             sae.site = self.store.site
             about = {
                 **self.store.provenance,
@@ -191,6 +191,13 @@ def _check(jobs: Sequence[Job], store: ActivationStore, config: TrainConfig) -> 
                 f"job {job.name!r} takes activations of width {job.sae.d_in}, but {store.site} has {store.d_in}: "
                 f"build it with d_in={store.d_in}."
             )
+        d_out, given = getattr(store, "d_out", None), job.sae.arguments["d_out"]
+        if d_out != given:
+            targets = "no targets" if d_out is None else f"targets of width {d_out}"
+            raise ValueError(
+                f"job {job.name!r} has d_out {given}, but {store.site} has {targets}: build it with d_out={d_out}, "
+                "or train on a store that fits (interp.paired gives targets)."
+            )
     if config.kernels:
         here = torch.empty(0, device=config.device if torch.cuda.is_available() else "cpu")
         if not availability.available(here):
@@ -198,15 +205,10 @@ def _check(jobs: Sequence[Job], store: ActivationStore, config: TrainConfig) -> 
                 f"kernels is True, but they need an NVIDIA GPU and Triton, and device is {config.device!r}: leave "
                 "kernels out, or give device='cuda' on a machine that has both (pip install triton)."
             )
-    if hasattr(store, "target_site") and config.normalise != "none":
-        raise ValueError(
-            f"normalise is {config.normalise!r}, but {store.target_site}, the target of this store, keeps its units, "
-            "and one factor cannot be folded into both: give TrainConfig(normalise='none')."
-        )
 
 
 def _copy(sae: SAE) -> SAE:
-    copy = type(sae)(**sae.arguments).to(sae.W_dec.device, sae.W_dec.dtype)
+    copy = type(sae)(**sae.arguments).to(sae.b_dec.device, sae.b_dec.dtype)
     copy.load_state_dict(sae.state_dict())
     copy.labels = dict(sae.labels)
     return copy

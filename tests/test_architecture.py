@@ -76,8 +76,7 @@ def _imports(file: str, *, running: bool = False) -> set[str]:
 
 def _method_files() -> list[tuple[str, set[str]]]:
     """Files of one method each, with the modules beside them that they must not import."""
-    base = importlib.import_module("saes.base")
-    names = {method.__module__ for method in base.methods().values()}
+    names = {method.__module__ for method in importlib.import_module("saes.loading").methods().values()}
     found = [(f"{name.replace('.', '/')}.py", names - {name}) for name in sorted(names)]
     for folder, shared in METHODS.items():
         package = folder.replace("/", ".")

@@ -141,7 +141,7 @@ def _harvested(arguments: Arguments, subject: Subject, model: "Model") -> tuple[
 
 def _trained(arguments: Arguments, subject: Subject, store: "ActivationStore") -> tuple[dict[str, "SAE"], float]:
     """Its dictionaries from one stream, and the seconds each took on average."""
-    from saes.base import load
+    from saes.loading import load
     from saes.training import Job, TrainConfig, Trainer
 
     start = time.perf_counter()

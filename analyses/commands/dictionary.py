@@ -70,7 +70,7 @@ def run(arguments: Arguments) -> None:
     """Build the bundle, label it where held-out rows are given, write the page."""
     from analyses.dashboard.exporting import export_page
     from analyses.dictionary.bundle import FeatureDictionary
-    from saes.base import load
+    from saes.loading import load
 
     if arguments.labels and arguments.held_out is None:
         raise ValueError("--labels needs --held-out: labels are judged on rows they were not chosen on; harvest some.")

@@ -53,8 +53,8 @@ def run(arguments: Arguments) -> None:
     """Evaluate each SAE, write its results, print a table of all."""
     from interp.durability import write_json
     from interp.loading import load_model
-    from saes.base import load
     from saes.evaluation import evaluate
+    from saes.loading import load
 
     targets = _targets(arguments.saes, arguments.out)
     model = cast("TextModel | None", load_model(arguments.model) if arguments.model else None)

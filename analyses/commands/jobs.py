@@ -57,13 +57,16 @@ def method(name: str) -> "type[SAE]":
 
 def keywords(of: "type[SAE]") -> dict[str, tuple[Any, Any]]:
     """Type and default of each argument of a method but `d_in`; the default is `MISSING` where one must be given."""
-    hints = typing.get_type_hints(of.__init__)
-    parameters = inspect.signature(of).parameters
-    return {
-        name: (hints[name], dataclasses.MISSING if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in parameters.items()
-        if name != "d_in"
+    from saes import axes
+
+    hints = typing.get_type_hints(of.__init__) | typing.get_type_hints(axes.Axes)
+    own = {
+        name: dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
+        for name, parameter in inspect.signature(of).parameters.items()
+        if name not in ("d_in", "axes")
     }
+    shared = {name: default for name, default in axes.DEFAULTS.items() if name not in of.refuses}
+    return {name: (hints[name], default) for name, default in (own | shared).items()}
 
 
 def completed(spec: JobSpec, at: str) -> JobSpec:
@@ -125,7 +128,7 @@ def from_record(plain: Plain) -> Plain:
 
 
 def _methods() -> "Mapping[str, type[SAE]]":
-    from saes.base import methods
+    from saes.loading import methods
 
     by_class = methods()
     files = [found.__module__.rpartition(".")[2] for found in by_class.values()]

@@ -102,9 +102,9 @@ class Adam:
 
 
 @torch.no_grad()
-def remove_parallel(W_dec: nn.Parameter) -> None:
-    """Take out of the decoder's gradient what would only change norms: rows stay on the unit sphere."""
-    if W_dec.grad is None:
+def remove_parallel(W_dec: nn.Parameter | None) -> None:
+    """Take out of a decoder's gradient what would only change norms, where there is one whose rows stay at norm 1."""
+    if W_dec is None or W_dec.grad is None:
         return
     for grad, W in zip(_blocks(W_dec.grad), _blocks(W_dec), strict=True):
         grad.addcmul_((grad * W).sum(dim=1, keepdim=True), W, value=-1)
@@ -118,7 +118,7 @@ def gradient_norm(sae: nn.Module) -> Float[Tensor, ""]:
 
 @torch.no_grad()
 def update(
-    W_dec: nn.Parameter,
+    W_dec: nn.Parameter | None,
     optimizer: Adam,
     *,
     lr: float,
@@ -129,7 +129,7 @@ def update(
     """Clip, step, and put the decoder's rows back on the unit sphere.
 
     Args:
-        W_dec: The decoder.
+        W_dec: The decoder, where its rows stay at norm 1; else None.
         optimizer: Of all parameters.
         lr: Learning rate of this step.
         clip: Largest gradient norm; None for no clipping.

@@ -55,7 +55,7 @@ def encode(
         watch: Features whose pre-activations are wanted in all rows.
         as_dense: Whether to make every pre-activation at once.
     """
-    centred = (x - sae.b_dec).detach()
+    centred = (x - sae.b_in).detach()
     context = Context(training=sae.training, n=len(x), grads=grads)
     if as_dense:
         return _encode_dense(sae, x, centred, watch, context)
@@ -71,7 +71,7 @@ def encode(
     )
     support = selected.support
     pre_acts, watched = sparse.kept_pre_acts(
-        x, sae.b_dec, sae.W_enc, sae.b_enc, support,
+        x, sae.b_in, sae.W_enc, sae.b_enc, support,
         centred=centred, watch=watch, watched=selected.watched, again=is_low(),
     )  # fmt: skip
     values, extras = sae.activate(pre_acts, support)
@@ -79,7 +79,7 @@ def encode(
 
 
 def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, context: Context) -> Encoded:
-    pre_acts = dense.pre_acts(x, sae.b_dec, sae.W_enc, sae.b_enc, centred)
+    pre_acts = dense.pre_acts(x, sae.b_in, sae.W_enc, sae.b_enc, centred)
     values, extras = sae.activate(pre_acts, DenseLatents(pre_acts.detach()))
     if sae.bound() is None:
         support = choose_among(

@@ -145,7 +145,9 @@ class Stack:
 
 def _parameters(of: "Stack | SAE") -> tuple[nn.Parameter, nn.Parameter, nn.Parameter, nn.Parameter]:
     """What is stacked."""
-    return of.W_enc, of.W_dec, of.b_enc, of.b_dec
+    W_dec = of.W_dec
+    assert isinstance(W_dec, nn.Parameter)
+    return of.W_enc, W_dec, of.b_enc, of.b_dec
 
 
 def stacked(latents: Sequence[Latents]) -> Latents:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.types import Activations, ActivationStore, Directions, Latents
+from saes.base import SAE
 from saes.metrics.base import Additive, RowMetric, Rows
 from saes.metrics.density import firing_counts
 
@@ -53,7 +54,10 @@ class Pass:
         origin = self.directions.decode(_no_codes(self.directions))[0]
         for batch, x in self._batches():
             latents = self.directions.encode(batch.values)
-            rows = Rows(x, _fitting(self.directions.decode(latents), x), latents, self.mean, origin)
+            recon = self.directions.decode(latents)
+            if isinstance(self.directions, SAE):
+                recon = self.directions.bypassed(recon, batch.values)
+            rows = Rows(x, _fitting(recon, x), latents, self.mean, origin)
             counts += firing_counts(latents)
             rows_of += torch.bincount(batch.example, minlength=e)
             for metric in kinds:

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 import saes
-from saes.base import SAE, default_lr
+from saes.base import SAE
+from saes.records import default_lr
 from saes.topk import TopK
 
 
@@ -32,7 +33,8 @@ def test_dense_pre_acts_of_some_features(randomised) -> None:
 
 
 def test_arguments_are_shown() -> None:
-    assert repr(TopK(d_in=6, d_sae=64, k=3)) == "TopK(d_in=6, d_sae=64, seed=0, k=3, prefixes=None)"
+    assert repr(TopK(d_in=6, d_sae=64, k=3)) == "TopK(d_in=6, d_sae=64, seed=0, k=3)"
+    assert repr(TopK(d_in=6, d_sae=64, k=3, d_out=5)) == "TopK(d_in=6, d_sae=64, seed=0, k=3, d_out=5)"
 
 
 def test_the_learning_rate_falls_with_width() -> None:

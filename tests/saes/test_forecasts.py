@@ -9,9 +9,9 @@ from torch import Tensor
 
 from interp.stores.memory import MemoryStore
 from saes import normalising
-from saes.base import default_lr
 from saes.forecasts import ForecastWarning, warn
 from saes.normalising import Normaliser
+from saes.records import default_lr
 from saes.relu import ReLU
 from saes.topk import TopK
 from saes.training import Job, TrainConfig, Trainer, train

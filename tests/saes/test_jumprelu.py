@@ -63,7 +63,7 @@ def test_l0_counts_what_fires(sae: JumpReLU, step_of) -> None:
 def test_folding_a_normaliser_scales_the_thresholds(sae: JumpReLU) -> None:
     sae.eval()
     before = sae.encode(_x()).dense()
-    sae.rescale_inputs(4.0)
+    sae.rescale(4.0)
     torch.testing.assert_close(sae.encode(_x() / 4).dense(), before / 4, rtol=1e-12, atol=1e-12)
 
 

@@ -3,7 +3,8 @@ import torch
 
 from interp.stores.memory import MemoryStore
 from interp.types import Activations
-from saes.base import SAE, methods
+from saes.base import SAE
+from saes.loading import methods
 from saes.normalising import Normaliser, estimate
 from saes.topk import TopK
 
@@ -37,6 +38,9 @@ def test_values_and_gradients_change_units_inversely(rows) -> None:
     assert torch.equal(changed.values, 4 * x)
     assert torch.equal(changed.grads, (x + 1) / 4)  # A loss moves as much: values . grads stays.
     assert torch.equal(changed.target, x + 2)
+    both = Normaliser(torch.zeros(6), 4.0, target_mean=torch.zeros(6), target_scale=0.5)(batch)
+    assert torch.equal(both.target, (x + 2) / 2)
+    assert torch.equal(both.values, 4 * x)
     assert Normaliser(torch.zeros(6), 1.0)(batch) is batch
 
 
@@ -46,7 +50,7 @@ def test_the_folded_sae_is_the_normalised_one_in_the_models_units(method: type[S
     sae = randomised(method(d_in=6, d_sae=64).double())
     for training in (True, False):
         inside = sae.train(training)(x * normaliser.scale)
-        sae.rescale_inputs(normaliser.scale)
+        normaliser.leave(sae)
         torch.testing.assert_close(sae(x) * normaliser.scale, inside, rtol=1e-10, atol=1e-12)
         normaliser.enter(sae)
         torch.testing.assert_close(sae(x * normaliser.scale), inside, rtol=1e-10, atol=1e-12)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from interp.stores.memory import MemoryStore
 from interp.types import Activations
-from saes.base import SAE, methods
+from saes.base import SAE
 from saes.batch_topk import BatchTopK
+from saes.loading import methods
 from saes.penalties.aux_k import AuxK
 from saes.penalties.l1 import L1
 from saes.relu import ReLU

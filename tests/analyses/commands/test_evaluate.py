@@ -3,8 +3,8 @@ import json
 import pytest
 
 from interp.stores.disk import DiskStore
-from saes.base import load
 from saes.evaluation import evaluate
+from saes.loading import load
 
 
 def test_the_table_and_the_files_say_what_evaluate_finds(unweave, store, sae_file, tmp_path):

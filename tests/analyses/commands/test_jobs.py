@@ -5,7 +5,7 @@ import pytest
 from analyses.commands import jobs
 from analyses.commands.jobs import JobSpec, completed, from_record, job
 from analyses.commands.plain import MisfitError
-from saes.base import methods
+from saes.loading import methods
 from saes.penalties.aux_k import AuxK
 from saes.topk import TopK
 

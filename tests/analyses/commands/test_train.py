@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from saes.base import load
+from saes.loading import load
 
 SHORT = ("--tokens", "2000", "--batch-size", "100", "--site", "blocks.1", "--quiet")
 

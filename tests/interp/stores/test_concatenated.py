@@ -9,7 +9,7 @@ from interp.stores.concatenated import concatenated
 from interp.stores.disk import DiskStore
 from interp.stores.memory import MemoryStore
 from interp.types import Activations, ActivationStore, Site
-from saes.base import load
+from saes.loading import load
 from saes.topk import TopK
 from saes.training import TrainConfig, train
 
