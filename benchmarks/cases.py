@@ -11,14 +11,24 @@ from torch.distributions import Normal
 from interp.stores.memory import MemoryStore
 from interp.types import Activations
 from saes import stepping
+from saes.abs_topk import AbsTopK
 from saes.base import SAE
 from saes.batch_topk import BatchTopK
-from saes.engine.choices import feature_top_k, row_top_k
-from saes.engine.selection import Candidates, Context
+from saes.feature_choice import FeatureChoice
+from saes.gated import Gated
+from saes.gradient import GradientTopK
+from saes.group_max import GroupMax
 from saes.jumprelu import JumpReLU
+from saes.multi_topk import MultiTopK
 from saes.penalties.aux_k import AuxK
+from saes.penalties.gate_aux import GateAux
+from saes.penalties.gate_l1 import GateL1
 from saes.penalties.l0 import L0
 from saes.penalties.l1 import L1
+from saes.penalties.multi_k import MultiK
+from saes.penalties.p_annealing import PAnnealing
+from saes.penalties.pre_acts import PreActs
+from saes.penalties.tanh import Tanh
 from saes.relu import ReLU
 from saes.states import TrainState
 from saes.topk import TopK
@@ -26,30 +36,6 @@ from saes.training import Job, TrainConfig, Trainer
 
 SHAPES = {"A": (512, 8192, 4096), "B": (768, 24576, 2048)}
 K = 32
-
-
-class Columns(SAE):
-    """Column-wise choice: every latent keeps as many rows."""
-
-    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
-        super().__init__(d_in=d_in, d_sae=d_sae, k=k)
-
-    def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
-        return feature_top_k(pre_acts, max(1, self.k * context.n // self.d_sae), context)
-
-
-class Gradients(SAE):
-    """Gradient-weighted scores, exact: a second product of the encoder's size."""
-
-    by_feature = False
-
-    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None:
-        super().__init__(d_in=d_in, d_sae=d_sae, k=k)
-
-    def candidates(self, pre_acts: torch.Tensor, context: Context) -> Candidates:
-        scores = context.scratch("scores", pre_acts, *pre_acts.shape)
-        torch.mm(self.W_dec, context.grads.T, out=scores).abs_().mul_(pre_acts)
-        return row_top_k(pre_acts, self.k, context, scores)
 
 
 def jumprelu(density: float) -> Callable[[int, int], SAE]:
@@ -76,8 +62,20 @@ CASES = {
     "matryoshka": Case(
         lambda d, m: BatchTopK(d_in=d, d_sae=m, k=K, prefixes=[m // 8, m // 4, m // 2, m]), dense_autograd.batch
     ),
-    "columns": Case(lambda d, m: Columns(d_in=d, d_sae=m, k=K), dense_autograd.columns),
-    "gradients": Case(lambda d, m: Gradients(d_in=d, d_sae=m, k=K), dense_autograd.by_gradient),
+    "columns": Case(lambda d, m: FeatureChoice(d_in=d, d_sae=m, k=K), dense_autograd.columns),
+    "columns-zipf": Case(lambda d, m: FeatureChoice(d_in=d, d_sae=m, k=K, zipf=1.0), dense_autograd.columns),
+    "gradients": Case(lambda d, m: GradientTopK(d_in=d, d_sae=m, k=K), dense_autograd.by_gradient),
+    "abs-topk": Case(lambda d, m: AbsTopK(d_in=d, d_sae=m, k=K), dense_autograd.sizes),
+    "groupmax": Case(lambda d, m: GroupMax(d_in=d, d_sae=m, k=K), dense_autograd.groups),
+    # Its activation makes its own choice where it is given everything.
+    "multi-topk": Case(lambda d, m: MultiTopK(d_in=d, d_sae=m, k=K), dense_autograd.everything, (MultiK(),)),
+    "gated-2%": Case(
+        lambda d, m: Gated(d_in=d, d_sae=m), dense_autograd.everything, (GateL1(), GateAux()), density=0.02
+    ),
+    "p-annealing-2%": Case(
+        lambda d, m: ReLU(d_in=d, d_sae=m), dense_autograd.everything, (PAnnealing(start=0.0, end=0.05),), density=0.02
+    ),
+    "jumprelu-tanh-2%": Case(jumprelu(0.02), dense_autograd.everything, (Tanh(warmup=0.05), PreActs())),
     **{f"jumprelu-{p}%": Case(jumprelu(p / 100), dense_autograd.everything, (L0(),)) for p in (1, 2, 5)},
     **{
         f"relu-{p}%": Case(lambda d, m: ReLU(d_in=d, d_sae=m), dense_autograd.everything, (L1(),), density=p / 100)

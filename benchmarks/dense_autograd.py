@@ -23,6 +23,18 @@ def rows(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
     return torch.zeros_like(scores).scatter(1, scores.topk(sae.k, dim=1).indices, 1.0)
 
 
+def sizes(sae: SAE, scores: Tensor, grads: Tensor) -> Tensor:
+    """As many of each row, by size."""
+    return rows(sae, scores.abs(), grads)
+
+
+def groups(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
+    """The largest of each of `k` groups of a row."""
+    grouped = scores.view(len(scores), sae.k, -1)
+    best = grouped.argmax(dim=2, keepdim=True)
+    return torch.zeros_like(grouped).scatter(2, best, 1.0).view_as(scores)
+
+
 def batch(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
     """The largest of all rows together."""
     best = scores.flatten().topk(sae.k * len(scores)).indices
@@ -30,14 +42,17 @@ def batch(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
 
 
 def columns(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
-    """As many of each feature."""
-    best = scores.topk(max(1, sae.k * len(scores) // sae.d_sae), dim=0).indices
-    return torch.zeros_like(scores).scatter(0, best, 1.0)
+    """As many of each feature as its budget."""
+    budgets = sae.budgets(len(scores))
+    best = scores.topk(int(budgets.max()), dim=0).indices
+    within = (torch.arange(len(best))[:, None] < budgets).to(scores.dtype)
+    return torch.zeros_like(scores).scatter(0, best, within)
 
 
 def by_gradient(sae: SAE, scores: Tensor, grads: Tensor) -> Tensor:
-    """As many of each row, by what they would do to a loss."""
-    return rows(sae, (grads @ sae.W_dec.T).abs() * scores, grads)
+    """As many of each row, large and felt by a loss."""
+    gate = (grads @ sae.W_dec.T).abs()
+    return rows(sae, scores * (1 + sae.beta * gate / gate.mean(dim=1, keepdim=True)), grads)
 
 
 def everything(_: SAE, scores: Tensor, __: Tensor) -> Tensor:

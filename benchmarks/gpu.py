@@ -1,12 +1,13 @@
 """The kernels and the training step on a GPU, beside their twins and what they must move.
 
-    python -m benchmarks.gpu [kernels] [steps] [stacks] [widths] [--shapes 1 2 3] [--out FILE]
+    python -m benchmarks.gpu [kernels] [steps] [stacks] [graphs] [widths] [--shapes 1 2 3] [--out FILE]
 
 From the root of the tree; needs torch, Triton, safetensors and jaxtyping. `kernels` compares each kernel with a plain
 torch twin in float64 and times it, the twin in its own precision, and the time in which its bytes could be read and
 written once (each array once, at 4.3 TB/s). `steps` times `Trainer.step` in either precision, with kernels and without,
 beside the bf16 encoder product, the counted ideal of a fused step, and a dense autograd step under bf16 autocast.
-`stacks` times a step of eight small SAEs one by one and stacked: three times as fast is the goal. `widths` times the
+`stacks` times a step of eight small SAEs one by one and stacked: three times as fast is the goal. `graphs` times a step
+of a small SAE with CUDA graphs and without, and says whether 40 steps end in the same weights. `widths` times the
 gathers with other tiles. A row that fails says so and the rest goes on, in a new process if the device is lost to this
 one; `--out` gets a line of JSON as soon as a row is done. Times are medians in ms. Indices are uniform, but for one
 feature that fires in every row.
@@ -30,18 +31,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp.stores.memory import MemoryStore
+from interp.types import Activations
 from saes.states import REVIEW
 from saes.topk import TopK
 from saes.training import Job, TrainConfig, Trainer
 
 BANDWIDTH = 4.3e12  # Bytes a second of a copy, H200.
-PARTS = ("kernels", "steps", "stacks", "widths")
 WAYS: dict[str, dict[str, Any]] = {
     f"{precision}{' kernels' if kernels else ''}": {"precision": precision, "kernels": kernels}
     for precision in ("float32", "bfloat16")
     for kernels in (False, True)
 }
-BETAS, RATE = (0.9, 0.99), 1e-4
+BETAS, RATE = (0.9, 0.99), 2**-13  # A graph reads the rate in float32, which holds this one.
 Row = dict[str, object]
 
 
@@ -172,26 +173,19 @@ def check_gradients(shape: Shape, dtype: torch.dtype) -> Row:
     from saes.engine.kernels import gradients, twins
 
     b = Batch(shape, dtype)
-    W = b.table.float()
     about = (b.rows, b.order, b.by_feature)
-    inner = products(b.grad.double(), b, W.double())
-    given = (b.grad, b.x, b.values, b.slopes, *about, W, inner.float())
+    given = (b.grad, b.x, b.values, b.slopes, *about)
     found = gradients.weight_gradients(*given)
     again = gradients.weight_gradients(*given)
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True)), "two runs differ"
     del again
     doubles = [part.double() for part in (b.grad, b.x, b.values, b.slopes)]
-    exact = twins.weight_gradients(*doubles, *about, W.double(), inner)
+    exact = twins.weight_gradients(*doubles, *about)
     wrong = max(error(one, other) for one, other in zip(found, exact, strict=True))
     del exact, doubles
-    least = bound(b.grad, b.x, b.values, b.slopes, inner.float(), *about, W, *found)
+    least = bound(*given, *found)
     plain = (b.grad.float(), b.x.float(), *given[2:])  # The twin sums in the precision of its table.
-    return row(
-        wrong,
-        lambda: gradients.weight_gradients(*given),
-        lambda: twins.weight_gradients(*plain),
-        least,
-    )
+    return row(wrong, lambda: gradients.weight_gradients(*given), lambda: twins.weight_gradients(*plain), least)
 
 
 def check_adam(shape: Shape, dtype: torch.dtype) -> Row:
@@ -257,8 +251,8 @@ def kernels(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]
 # Steps ------------------------------------------------------------------------------------------------------------
 
 
-def step_ms(saes: list[TopK], n: int, **options: Any) -> float:
-    """A step of all SAEs on batches that are on the device."""
+def trainer(saes: list[TopK], n: int, **options: Any) -> tuple[Trainer, list[Activations]]:
+    """A run of all SAEs, and batches that are on the device."""
     values = torch.randn(2 * n, saes[0].d_in, generator=torch.Generator().manual_seed(0))
     config = TrainConfig(
         tokens=10**9, batch_size=n, normalise="none", dead_tokens=10**9, warmup=0.0, decay=0.0, device="cuda", **options
@@ -266,7 +260,12 @@ def step_ms(saes: list[TopK], n: int, **options: Any) -> float:
     jobs = [Job(sae, name=str(i), lr=RATE, penalties=()) for i, sae in enumerate(saes)]
     made = Trainer(jobs, config, MemoryStore.from_values(values), progress=False)
     stream = made.store.batches(n, seed=0)
-    batches = [next(stream).to(made.device, torch.float32) for _ in range(2)]
+    return made, [next(stream).to(made.device, torch.float32) for _ in range(2)]
+
+
+def step_ms(saes: list[TopK], n: int, **options: Any) -> float:
+    """A step of all SAEs."""
+    made, batches = trainer(saes, n, **options)
     for _ in range(REVIEW["cuda"]):  # From then on the path is the one for the density.
         made.step(batches[0], log=False)
     return timed(lambda: made.step(batches[made.steps % 2], log=False), budget=1500)
@@ -350,6 +349,35 @@ def stacks(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]]
         yield {"saes": "8 of d512 m4096 k32 B4096", "way": name}, work
 
 
+# Graphs -----------------------------------------------------------------------------------------------------------
+
+
+def weights(n: int, **options: Any) -> Tensor:
+    """The encoder and decoder after 40 steps, of which every tenth is logged."""
+    made, batches = trainer([tiny()], n, **options)
+    for step in range(1, 41):
+        made.step(batches[step % 2], log=step % 10 == 0)
+    sae = made.jobs[0].sae
+    return torch.cat([sae.W_enc.detach().T, sae.W_dec.detach()])
+
+
+def tiny() -> TopK:
+    return TopK(d_in=512, d_sae=2048, k=32)
+
+
+def graphs(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """One shape, whatever is asked."""
+    for name, options in WAYS.items():
+
+        def work(options: dict[str, Any] = options) -> Row:
+            with_, without = (weights(1024, graphs=on, **options) for on in (True, False))
+            graph, eager = (step_ms([tiny()], 1024, graphs=on, **options) for on in (True, False))
+            wrong = float((with_ - without).abs().max())
+            return {"eager": eager, "graph": graph, "ratio": eager / graph, "same bits": wrong == 0.0, "error": wrong}
+
+        yield {"sae": "d512 m2048 k32 B1024", "way": name}, work
+
+
 # Widths -----------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +397,11 @@ def widths(shapes: tuple[Shape, ...]) -> Iterator[tuple[Row, Callable[[], Row]]]
                 return {"decode ms": sums, "weight gradients ms": gradients}
 
             yield {"shape": str(shape), "columns": columns}, work
+
+
+WORK: dict[str, Callable[[tuple[Shape, ...]], Iterator[tuple[Row, Callable[[], Row]]]]] = {
+    "kernels": kernels, "steps": steps, "stacks": stacks, "graphs": graphs, "widths": widths,
+}  # fmt: skip
 
 
 # Report -----------------------------------------------------------------------------------------------------------
@@ -406,21 +439,21 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=[], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", default=[], metavar="PART", help=", ".join(WORK))
     parser.add_argument("--shapes", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--from", dest="first", type=int, default=0, help="rows to leave out")
     asked = parser.parse_args()
-    if not set(asked.parts) <= set(PARTS):
-        parser.error(f"parts are {', '.join(PARTS)}")
+    if not set(asked.parts) <= set(WORK):
+        parser.error(f"parts are {', '.join(WORK)}")
     if not torch.cuda.is_available():
         print("No CUDA device: nothing is measured.")
         return 2
     print(torch.cuda.get_device_name(), "torch", torch.__version__, flush=True)
     shapes, number = tuple(SHAPES[number - 1] for number in asked.shapes), 0
-    for part in asked.parts or PARTS:
+    for part in asked.parts or WORK:
         rows = []
-        for about, work in {"kernels": kernels, "steps": steps, "stacks": stacks, "widths": widths}[part](shapes):
+        for about, work in WORK[part](shapes):
             number += 1
             if number <= asked.first:
                 continue

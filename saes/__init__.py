@@ -10,7 +10,17 @@ _HOMES = {
     "TrainConfig": "saes.training",
     "Trainer": "saes.training",
     "train": "saes.training",
+    "sweep": "saes.sweeping",
     "evaluate": "saes.evaluation",
+    "Identity": "saes.baselines.identity",
+    "Random": "saes.baselines.random",
+    "PCA": "saes.baselines.pca",
+    "ICA": "saes.baselines.ica",
+    "NMF": "saes.baselines.nmf",
+    "KMeans": "saes.baselines.k_means",
+    "VectorQuantizer": "saes.codebooks.vector_quantizer",
+    "SimVQ": "saes.codebooks.simvq",
+    "SparseDistributed": "saes.codebooks.sparse_distributed",
 }
 __all__ = list(_HOMES)
 

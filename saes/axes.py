@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from saes.base import SAE
     from saes.parametrizations.base import Parametrization
 
 
@@ -36,22 +37,23 @@ class Axes(TypedDict, total=False):
 DEFAULTS: Axes = {"prefixes": None, "d_out": None, "skip": False, "parametrization": None}
 
 
-def checked(axes: Axes, d_sae: int, refuses: Mapping[str, str], method: str) -> Axes:
-    """The axes with their defaults, as plain values.
+def taken(own: dict[str, Any], d_sae: int, method: "type[SAE]") -> Axes:
+    """Take the axes out of a constructor's keywords; what is left are the method's own.
 
     Args:
-        axes: What was given.
+        own: The keywords.
         d_sae: Number of latents.
-        refuses: Axes that the method cannot have, and why.
-        method: Its name, for messages.
+        method: Whose constructor.
 
     Raises:
-        TypeError: If a keyword is no axis.
+        TypeError: If a keyword is neither.
         ValueError: If a value is out of its range, or the method refuses it.
     """
-    if unknown := set(axes) - set(DEFAULTS):
-        raise TypeError(f"{method} takes no argument {', '.join(sorted(unknown))}.")
-    found: Axes = {**DEFAULTS, **axes}
+    made = [vars(parent)["__init__"] for parent in method.__mro__ if "__init__" in vars(parent)]
+    known = {name for init in made for name in inspect.signature(init).parameters}
+    if unknown := set(own) - known - set(DEFAULTS):
+        raise TypeError(f"{method.__name__} takes no argument {', '.join(sorted(unknown))}.")
+    found: Axes = {name: own.pop(name, default) for name, default in DEFAULTS.items()}  # type: ignore[assignment]
     found["prefixes"] = _prefixes(found["prefixes"], d_sae)
     d_out = found["d_out"]
     if d_out is not None and (not isinstance(d_out, int) or d_out < 1):
@@ -63,9 +65,9 @@ def checked(axes: Axes, d_sae: int, refuses: Mapping[str, str], method: str) -> 
             "skip is True, but an autoencoder that sees its input again has nothing to learn: give d_out as well, "
             "for a transcoder, or leave skip out."
         )
-    for name, why in refuses.items():
+    for name, why in method.refuses.items():
         if found[name] != DEFAULTS[name]:  # type: ignore[literal-required]
-            raise ValueError(f"{name} is {found[name]!r}, but {method} {why}: leave {name} out.")  # type: ignore[literal-required]
+            raise ValueError(f"{name} is {found[name]!r}, but {method.__name__} {why}: leave {name} out.")  # type: ignore[literal-required]
     return found
 
 

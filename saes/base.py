@@ -59,9 +59,10 @@ class SAE(nn.Module):
                 raise ValueError(
                     f"{name} is {value!r}, but a width is a whole number of at least 1: give the site's width."
                 )
-        given = Axes(**{name: own.pop(name) for name in axes.DEFAULTS if name in own})  # type: ignore[typeddict-item]
-        found = axes.checked(given, d_sae, self.refuses, type(self).__name__)
-        self.arguments: JSON = {"d_in": d_in, "d_sae": d_sae, "seed": seed, **own, **found}
+        found = axes.taken(own, d_sae, type(self))
+        self.axes = found
+        changed = {name: value for name, value in found.items() if value != axes.DEFAULTS[name]}  # type: ignore[literal-required]
+        self.arguments: JSON = {"d_in": d_in, "d_sae": d_sae, "seed": seed, **own, **changed}
         for name, value in own.items():
             setattr(self, name, value)
         self.d_in, self.d_sae, self.d_out, self.prefixes = d_in, d_sae, found["d_out"] or d_in, found["prefixes"]
@@ -142,6 +143,14 @@ class SAE(nn.Module):
     def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
         """New values of buffers that follow the training batches (evaluation thresholds); the Trainer writes them."""
         return {}
+
+    def press(self, excess: Float[Tensor, ""]) -> None:
+        """Move a threshold of the method's own towards a target L0, in place, without waiting for the device.
+
+        Args:
+            excess: `log(L0 / target)` of the last batch, in [-1, 1]; 0 where the step did not count.
+        """
+        del excess
 
     def default_penalties(self) -> tuple[Any, ...]:
         """Penalties of a job that names none."""
@@ -232,6 +241,5 @@ class SAE(nn.Module):
         weights_file.write(Path(path), self.state_dict(), about)
 
     def extra_repr(self) -> str:
-        """Arguments, as in the constructor; axes only where they are not their defaults."""
-        shown = {n: v for n, v in self.arguments.items() if n not in axes.DEFAULTS or v != axes.DEFAULTS[n]}  # type: ignore[literal-required]
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        """Arguments, as in the constructor."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())

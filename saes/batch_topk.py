@@ -2,23 +2,12 @@
 
 from typing import Any, Unpack
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from interp.types import Latents
-from saes.arguments import check_k
 from saes.axes import Axes
-from saes.base import SAE
-from saes.engine.choices import above, below_largest, largest
-from saes.engine.dense import DenseLatents
-from saes.engine.selection import Candidates, Context
+from saes.engine.batch_choice import BatchChoice
 from saes.penalties.aux_k import AuxK
 
-_BOUNDS = (0.95, 0.8)  # Fractions of the last batch's smallest kept value tried as a bound, before all positive.
 
-
-class BatchTopK(SAE):
+class BatchTopK(BatchChoice):
     """Keep the `k * n` largest positive pre-activations of a batch of `n`, so that rows share a budget.
 
     At evaluation a row must not depend on its neighbours: entries above a threshold are kept, the running mean of
@@ -33,11 +22,9 @@ class BatchTopK(SAE):
         axes: See `saes.axes.Axes`: prefixes make it Matryoshka.
 
     Raises:
-        ValueError: If `k` is not in `1..d_sae`, `threshold_rate` is not in
-            (0, 1], or if an SAE that has seen no training batch is evaluated.
+        ValueError: If `k` is not in `1..d_sae`, `threshold_rate` is not in (0, 1], or if an SAE that has seen no
+            training batch is evaluated.
     """
-
-    latent_units = ("b_enc", "threshold")
 
     def __init__(
         self,
@@ -49,57 +36,7 @@ class BatchTopK(SAE):
         seed: int = 0,
         **axes: Unpack[Axes],
     ) -> None:
-        check_k("k", k, d_sae)
-        if not 0 < threshold_rate <= 1:
-            raise ValueError(
-                f"threshold_rate is {threshold_rate}, but a rate is in (0, 1]: 0.1 follows about 10 batches."
-            )
-        self.k: int
-        self.threshold_rate: float
-        self.threshold: Tensor
-        self.last: Tensor
-        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, threshold_rate=threshold_rate, **axes)
-        self.register_buffer("threshold", torch.tensor(float("nan")))
-        # Where the last batch's choice ended. It makes the next choice cheap and never changes it: it is not saved.
-        self.register_buffer("last", torch.tensor(float("nan")), persistent=False)
-
-    def candidates(self, pre_acts: Float[Tensor, "features n"], context: Context) -> Candidates:
-        """In training a superset of the batch's choice; else the entries above the threshold."""
-        if not context.training:
-            threshold = float(self.threshold)
-            if threshold != threshold:
-                raise ValueError(
-                    "threshold is not set, but evaluation needs it: train this BatchTopK for at least one batch, "
-                    "load a trained one, or call .train() for the choice over the batch."
-                )
-            return above(pre_acts, threshold, context)
-        last, budget = float(self.last), self.k * context.n
-        if last == last and context.attempt < len(_BOUNDS):
-            bound = last * _BOUNDS[context.attempt]
-        else:
-            bound = max(below_largest(pre_acts, budget), 0.0)
-        # What is not among the budget's worth of one chunk is not in the batch's choice either.
-        return largest(above(pre_acts, bound, context), budget)
-
-    def choose(self, candidates: Candidates, context: Context) -> Candidates | None:
-        """The largest of the whole batch; exact, because too few candidates are asked for again."""
-        if not context.training:
-            return candidates
-        budget = self.k * context.n
-        complete = bool(self.last.isnan()) or context.attempt >= len(_BOUNDS)
-        if candidates.values.numel() < budget and not complete:
-            return None
-        return largest(candidates, budget)
-
-    def moved_thresholds(self, latents: Latents | DenseLatents) -> dict[str, Tensor]:
-        """The running mean of the smallest kept value."""
-        values = latents.values.detach()
-        if values.numel() == 0:
-            return {}
-        smallest = torch.where(values > 0, values, torch.inf).amin()
-        smallest = torch.where(smallest.isinf(), self.last, smallest)  # Nothing was kept.
-        running = self.threshold.lerp(smallest, self.threshold_rate)
-        return {"threshold": torch.where(self.threshold.isnan(), smallest, running), "last": smallest}
+        super().__init__(d_in=d_in, d_sae=d_sae, k=k, threshold_rate=threshold_rate, seed=seed, **axes)
 
     def default_penalties(self) -> tuple[Any, ...]:
         """AuxK revives dead latents."""

@@ -1,16 +1,24 @@
 """All metrics of some directions on a store, with intervals over examples."""
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.types import JSON, ActivationStore, Directions
-from saes.metrics.base import Additive, FeatureMetric, Metric, ModelMetric, RowMetric, Splice, metrics
+from saes.metrics.base import (
+    Additive,
+    FeatureMetric,
+    Metric,
+    ModelMetric,
+    RowMetric,
+    Splice,
+    evaluating,
+    metrics,
+    plain,
+)
 from saes.metrics.bootstrap import Interval, bootstrap
 from saes.metrics.splicing import TextModel
 from saes.metrics.summing import Pass
@@ -45,9 +53,8 @@ class Evaluation:
 
     def to_json(self) -> JSON:
         """Plain values, without the density of each feature; what is undefined is null."""
-        found = {name: {end: _finite(x) for end, x in vars(i).items()} for name, i in self.metrics.items()}
         counts = {"rows": self.rows, "examples": self.examples, "model_examples": self.model_examples}
-        return {"metrics": found, **counts, "site": self.site, "store": self.store}
+        return {"metrics": plain(self.metrics), **counts, "site": self.site, "store": self.store}
 
     def __str__(self) -> str:
         width = max(map(len, self.metrics))
@@ -72,7 +79,9 @@ def evaluate(
 ) -> Evaluation:
     """Run every metric of `saes.metrics` over a store in stored order, in evaluation mode.
 
-    The store is read twice, for the mean and for the metrics; nothing of size rows x features is held.
+    The store is read twice, for the mean and for the metrics; nothing of size rows x features is held. Where it has
+    gradients, an SAE that may select by them is judged in both ways: `fvu` is by activation alone, `fvu_by_gradient`
+    by both, and so on.
 
     Args:
         directions: What is judged: an SAE, a PCA, the raw channels.
@@ -89,15 +98,25 @@ def evaluate(
     """
     _check(directions, store, max_rows, max_loss_examples)
     every = metrics()
-    with torch.no_grad(), _evaluating(directions, getattr(model, "module", None)):
+    with torch.no_grad(), evaluating(directions, getattr(model, "module", None)):
         reading = Pass(directions, store, batch_size, max_rows)
-        sums, counts, rows_of = reading.sums([metric for metric in every if isinstance(metric, RowMetric)])
+        kinds = [metric for metric in every if isinstance(metric, RowMetric)]
+        selection = getattr(directions, "selection", "act")
+        sums, counts, rows_of = reading.sums(kinds, by_gradient=selection == "grad")
         seen = rows_of.nonzero().flatten()
         chosen = [] if model is None else _spaced(seen, max_loss_examples)
         totals = {metric: part[seen] for metric, part in sums.items()}
         totals |= _on_model(model, reading, chosen, rows_of, every)
-    found = {m.name: bootstrap(part, m.value, resamples=resamples, seed=seed) for m, part in totals.items()}
-    found |= {metric.name: Interval(metric.value(counts)) for metric in every if isinstance(metric, FeatureMetric)}
+        both = reading.sums(kinds, by_gradient=True) if selection == "auto" and reading.has_gradients else None
+
+    def values(totals: Mapping[Additive, Tensor], counts: Tensor) -> dict[str, Interval]:
+        found = {m.name: bootstrap(part, m.value, resamples=resamples, seed=seed) for m, part in totals.items()}
+        return found | {m.name: Interval(m.value(counts)) for m in every if isinstance(m, FeatureMetric)}
+
+    found = values(totals, counts)
+    if both is not None:
+        judged = values({metric: part[seen] for metric, part in both[0].items()}, both[1])
+        found |= {f"{name}_by_gradient": interval for name, interval in judged.items()}
     n = int(rows_of.sum())
     return Evaluation(found, n, len(seen), counts / n, str(store.site), store.fingerprint, len(chosen))
 
@@ -132,21 +151,3 @@ def _spaced(examples: Int[Tensor, " e"], most: int) -> list[int]:
     """At most so many of them, evenly spaced."""
     places = torch.linspace(0, len(examples) - 1, min(most, len(examples))).round().long()
     return examples[places].tolist()
-
-
-def _finite(x: float | None) -> float | None:
-    return x if x is not None and math.isfinite(x) else None
-
-
-@contextlib.contextmanager
-def _evaluating(*parts: object) -> Iterator[None]:
-    """Evaluation mode (batch-coupled methods: their threshold) inside the block; every flag back after it."""
-    modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
-    modes = [(module, module.training) for module in modules]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -52,14 +52,19 @@ class Normaliser:
 
     @torch.no_grad()
     def enter(self, sae: SAE) -> None:
-        """Bring an SAE from the model's units into those of training; one whose biases are 0 starts at the means."""
-        sae.rescale(1 / self.scale, 1 / self.out)
+        """Bring an SAE from the model's units into those of training.
+
+        One whose biases are 0 has seen no data and has no units yet: its other numbers are meant for training, and its
+        biases start at the means.
+        """
         starts = [(sae.b_in, self.mean * self.scale)]
         if self.target_mean is not None:
             starts.append((sae.b_dec, self.target_mean * self.target_scale))
+        if any(bias.count_nonzero() for bias, _ in starts):
+            sae.rescale(1 / self.scale, 1 / self.out)
+            return
         for bias, start in starts:
-            if bias.count_nonzero() == 0:
-                bias.copy_(start)
+            bias.copy_(start)
 
     def leave(self, sae: SAE) -> None:
         """Bring an SAE from the units of training back into the model's."""

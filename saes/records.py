@@ -23,9 +23,11 @@ class Job:
         lr: Peak learning rate; None is the rule of `saes.records.default_lr`.
         penalties: Terms added to the loss; None is the method's own default, `()` is none.
         signal: The loss itself, a function of the step; reconstruction by default.
+        target_l0: L0 that training is to reach and keep (`saes.controlling`), for methods whose L0 is not fixed by
+            construction; None leaves it to the penalties' coefficients.
 
     Raises:
-        ValueError: If `lr` is not positive, or the name cannot name a file.
+        ValueError: If `lr` or `target_l0` is not positive, the name cannot name a file, or nothing moves the L0.
     """
 
     sae: SAE
@@ -33,6 +35,7 @@ class Job:
     lr: float | None = None
     penalties: tuple[Penalty, ...] | None = None
     signal: Callable[[Step], Tensor] = reconstruction
+    target_l0: float | None = None
 
     def __post_init__(self) -> None:
         self.name = self.name or type(self.sae).__name__.lower()
@@ -42,11 +45,23 @@ class Job:
             raise ValueError(f"lr is {self.lr}, but a learning rate is positive: 1e-4 to 1e-2 is usual.")
         self.lr = default_lr(self.sae.d_sae) if self.lr is None else self.lr
         self.penalties = self.sae.default_penalties() if self.penalties is None else tuple(self.penalties)
+        if self.target_l0 is not None:
+            self._check_target(self.target_l0)
         classes = [type(penalty).__name__ for penalty in self.penalties]
         if len(set(classes)) < len(classes):
             raise ValueError(
                 f"penalties are {classes}, but metrics name a term by its class: give each class once, "
                 "with its coefficients added up."
+            )
+
+    def _check_target(self, target: float) -> None:
+        method = type(self.sae)
+        if not 0 < target < self.sae.d_sae:
+            raise ValueError(f"target_l0 is {target}, but an L0 is between 0 and d_sae = {self.sae.d_sae}: give one.")
+        if method.press is SAE.press and not any(getattr(p, "sparsity", False) for p in self.penalties or ()):
+            raise ValueError(
+                f"target_l0 is {target}, but nothing moves the L0 of this {method.__name__}: where k fixes it, give k; "
+                "else give a penalty on how much fires (L1, L0)."
             )
 
     def to_json(self) -> JSON:
@@ -59,6 +74,7 @@ class Job:
             "arguments": self.sae.arguments,
             "lr": self.lr,
             "penalties": penalties,
+            "target_l0": self.target_l0,
             "signal": getattr(self.signal, "__name__", type(self.signal).__name__),
         }
 
@@ -91,6 +107,9 @@ class TrainConfig:
             bfloat16 on a GPU that has it, float32 on a CPU.
         kernels: Whether Triton kernels take the place of torch's operations where they can. No GPU has run them yet:
             `python -m benchmarks.gpu` says on yours whether they are right, and faster.
+        graphs: Whether steps are CUDA graphs where they can be (`saes.engine.graphs`: of methods that keep k latents a
+            row; others go on as ever), for small SAEs. Learning rates are rounded to float32 then. No GPU has run them
+            yet either.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -115,6 +134,7 @@ class TrainConfig:
     path: Literal["auto", "sparse", "dense"] = "auto"
     precision: Literal["float32", "bfloat16"] | None = None
     kernels: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "keep_checkpoints", "max_skipped"):
@@ -151,6 +171,10 @@ class TrainConfig:
         rise = (step + 1) / max(1.0, self.warmup * self.steps)
         fall = (self.steps - step) / max(1.0, self.decay * self.steps)
         return min(1.0, rise, fall)
+
+    def lr(self, job: Job, step: int) -> float:
+        """The learning rate of a job at a step, counted from 0."""
+        return (job.lr or 0.0) * self.lr_factor(step)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class Run:
         (self.path / "saes").mkdir(exist_ok=True)
         for name, sae in trained:
             sae.save(self.path / "saes" / f"{name}.safetensors")
+        if trainer.failures:
+            write_json(self.path / "failures.json", trainer.failures)
         write_bytes(self.path / DONE, b"")
 
     def close(self) -> None:
@@ -92,22 +94,22 @@ def _compare(path: Path, asked: JSON, data: JSON, machine: JSON, exact: bool) ->
         ("env.json", machine, "to the last bit, resume needs the same threads, device and torch"),
     ):
         then = json.loads((path / name).read_text())
-        difference = _difference(then, now)
-        if difference is None or (name == "env.json" and not exact):
+        found = difference(then, now)
+        if found is None or (name == "env.json" and not exact):
             continue
         raise ValueError(
-            f"{path} cannot be resumed: {rule}, but {difference}. Set it back, "
+            f"{path} cannot be resumed: {rule}, but {found}. Set it back, "
             f"{'pass exact=False (--inexact) to go on all the same, ' if name == 'env.json' else ''}"
             "or start anew with overwrite."
         )
 
 
-def _difference(then: JSON, now: JSON, at: str = "") -> str | None:
+def difference(then: JSON, now: JSON, at: str = "") -> str | None:
     """The first value that differs, in words; what is not there is None."""
     for key in sorted(then.keys() | now.keys()):
         old, new = then.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            if (found := _difference(old, new, f"{at}{key}.")) is not None:
+            if (found := difference(old, new, f"{at}{key}.")) is not None:
                 return found
         elif old != new:
             return f"{at}{key} was {old!r} and is {new!r}"
@@ -130,7 +132,7 @@ def _remove(path: Path) -> None:
     for name in ("checkpoints", "saes"):
         shutil.rmtree(path / name, ignore_errors=True)
     _clear(path)
-    for name in ("metrics.jsonl", "run.yaml"):
+    for name in ("metrics.jsonl", "failures.json", "run.yaml"):
         (path / name).unlink(missing_ok=True)
 
 

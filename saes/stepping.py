@@ -65,8 +65,7 @@ def groups(jobs: Sequence[Job], config: TrainConfig, device: torch.device) -> li
 
 def _shape(sae: SAE) -> tuple[object, ...] | None:
     """What SAEs that are stacked have in common; None for one that is more than a linear encoder and decoder."""
-    axes = any(sae.arguments[name] != default for name, default in DEFAULTS.items())
-    own_pass = axes or type(sae).encoded is not SAE.encoded
+    own_pass = sae.axes != DEFAULTS or type(sae).encoded is not SAE.encoded
     return None if own_pass else (sae.by_feature, sae.d_in, sae.b_dec.dtype)
 
 
@@ -82,13 +81,10 @@ def take(
         batch: The rows.
         moment: Where the run is.
         log: Whether to compute metrics, which wait for the device.
-
-    Raises:
-        FloatingPointError: At a step that is logged, if several in a row had no finite loss.
     """
     _review(job, state, batch, moment.config)
     step = forward(job, state, batch, moment)
-    terms = _terms(job, step)
+    terms = _terms(job, state, step)
     loss = _total(terms)
     loss.backward()
     return _move(job, state, optimizer, moment, step, terms, loss.detach(), log=log)
@@ -108,7 +104,7 @@ def take_stacked(
     if any(state.dense for _, state, _ in trained):
         return [take(*one, batch, moment, log=log) for one in trained]
     steps = _forward_stacked(stack, [(job, state) for job, state, _ in trained], batch, moment)
-    terms = [_terms(job, step) for (job, _, _), step in zip(trained, steps, strict=True)]
+    terms = [_terms(job, state, step) for (job, state, _), step in zip(trained, steps, strict=True)]
     losses = torch.stack([_total(own) for own in terms])
     losses.sum().backward()
     stack.deal_gradients()
@@ -118,8 +114,12 @@ def take_stacked(
     ]
 
 
-def _terms(job: Job, step: Step) -> dict[str, Tensor]:
-    return {"signal": job.signal(step)} | {type(p).__name__: p(step) for p in job.penalties or ()}
+def _terms(job: Job, state: TrainState, step: Step) -> dict[str, Tensor]:
+    found = {type(p).__name__: p(step) for p in job.penalties or ()}
+    if job.target_l0 is not None:
+        pressed = {type(p).__name__ for p in job.penalties or () if getattr(p, "sparsity", False)}
+        found |= {name: found[name] * state.pressure.exp() for name in pressed}
+    return {"signal": job.signal(step)} | found
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:
@@ -138,16 +138,15 @@ def _move(
     log: bool,
 ) -> Metrics | None:
     """What follows the gradients: weights, counters, metrics."""
-    config, lr = moment.config, (job.lr or 0.0) * moment.config.lr_factor(moment.steps - 1)
+    config, lr = moment.config, moment.config.lr(job, moment.steps - 1)
     unit = job.sae.unit_rows
     optimizing.remove_parallel(unit)
     norm = optimizing.gradient_norm(job.sae)
     good = torch.isfinite(loss) & torch.isfinite(norm)
     optimizing.update(unit, optimizer, lr=lr, clip=config.clip, norm=norm, good=good)
-    state.move(job.sae, step.latents, config.density_rate, good)
+    state.move(job.sae, step.latents, config.density_rate, good, job.target_l0)
     if not log:
         return None
-    state.check(job.name or "", job.lr or 0.0, config.max_skipped)
     return _metrics(job, state, Taken(step, terms, loss, norm, lr), moment)
 
 
@@ -166,7 +165,7 @@ def forward(job: Job, state: TrainState, batch: Activations, moment: Moment) -> 
     with low_precision(_low(batch, moment.config)):
         encoded = sae.encoded(batch.values, batch.grads, watch=watch, as_dense=state.dense)
     if sae.prefixes is None:
-        recon, W_watched = passes.decode(encoded.latents, sae.W_dec, sae.b_dec, watch)
+        recon, W_watched = passes.decode(encoded.latents, sae.W_dec, sae.b_dec, watch, encoded.handover)
         return _step(job, state, batch, moment, encoded, sae.bypassed(recon, batch.values), W_watched)
     recons, W_watched = passes.decode_prefixes(encoded.latents, sae.W_dec, sae.b_dec, sae.prefixes, watch)
     recons = sae.bypassed(recons, batch.values)
@@ -179,7 +178,8 @@ def _forward_stacked(
     watch = [_watch(job, state) for job, state in trained]
     with low_precision(_low(batch, moment.config)):
         encoded = stack.encode(batch.values, batch.grads, watch)
-    decoded = stack.decode([one.latents for one in encoded if isinstance(one.latents, Latents)], watch)
+    latents = [one.latents for one in encoded if isinstance(one.latents, Latents)]
+    decoded = stack.decode(latents, watch, encoded[0].handover)
     return [
         _step(*own, batch, moment, one, recon, W_watched)
         for own, one, (recon, W_watched) in zip(trained, encoded, decoded, strict=True)

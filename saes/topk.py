@@ -29,9 +29,7 @@ class TopK(SAE):
 
     by_feature = False
 
-    def __init__(
-        self, *, d_in: int, d_sae: int, k: int = 32, seed: int = 0, **axes: Unpack[Axes]
-    ) -> None:
+    def __init__(self, *, d_in: int, d_sae: int, k: int = 32, seed: int = 0, **axes: Unpack[Axes]) -> None:
         check_k("k", k, d_sae)
         self.k: int
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, **axes)

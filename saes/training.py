@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -11,7 +12,7 @@ from interp.progress import Progress
 from interp.types import Activations, ActivationStore
 from saes import checkpoints, forecasts, normalising, stepping
 from saes.base import SAE
-from saes.engine import optimizing
+from saes.engine import graphs, optimizing
 from saes.engine.kernels import availability
 from saes.engine.memory import kept_memory
 from saes.prefetching import prefetched
@@ -36,10 +37,12 @@ class Trainer:
         exact: Refuse to resume under another thread count or device, which would change the last bits.
         progress: Show a progress bar.
         observers: Called with each logged step's metrics, to send them elsewhere.
+        on_failure: What is done about a job of which several steps in a row had no finite loss: `stop` the run, or
+            `drop` the job and train the others as if it had never been there.
 
     Raises:
-        ValueError: If widths differ from the store's, two jobs share a name, kernels are asked for where they cannot
-            run, or the run's folder is in use.
+        ValueError: If widths differ from the store's, two jobs share a name, kernels or graphs are asked for where they
+            cannot run, or the run's folder is in use.
     """
 
     def __init__(
@@ -54,8 +57,9 @@ class Trainer:
         exact: bool = True,
         progress: bool = True,
         observers: Sequence[Callable[[list[Metrics]], None]] = (),
+        on_failure: Literal["stop", "drop"] = "stop",
     ) -> None:
-        self.observers = observers
+        self.observers, self.on_failure = observers, on_failure
         self.jobs, self.config, self.store, self.progress = list(jobs), config, store, progress
         _check(self.jobs, store, config)
         goes_on = run is not None and resume and not overwrite and checkpoints.latest(Path(run)) is not None
@@ -67,6 +71,7 @@ class Trainer:
         self.groups = stepping.groups(self.jobs, config, self.device)
         self.states = [TrainState.start(job.sae) for job in self.jobs]
         self.optimizers = [optimizing.Adam(job.sae, config.betas) for job in self.jobs]
+        self.graphs = graphs.Graphs()
         self.steps = 0
         self.run_folder = None
         if run is not None:
@@ -77,10 +82,10 @@ class Trainer:
                 self.normaliser.enter(job.sae)
 
     def run(self) -> list[SAE]:
-        """Train to the end and return the SAEs, folded into the model's units, in eval mode.
+        """Train to the end and return the SAEs that were not dropped, in the model's units, in eval mode.
 
         Raises:
-            FloatingPointError: If several steps in a row had no finite loss.
+            FloatingPointError: If several steps in a row had no finite loss, unless such jobs are dropped.
             OSError: If the disk refuses; the run's last checkpoint is untouched.
         """
         try:
@@ -100,6 +105,8 @@ class Trainer:
         with kept_memory(), bar, contextlib.closing(self._batches()) as batches:
             bar.update(self.steps)
             for batch in batches:
+                if len(self.failures) == len(self.jobs):
+                    break
                 log = (self.steps + 1) % config.log_every == 0 or self.steps + 1 == config.steps
                 metrics = self.step(batch, log=log)
                 bar.update(1)
@@ -123,29 +130,52 @@ class Trainer:
             log: Whether to compute metrics, which wait for the device.
 
         Returns:
-            One record a job; none where `log` is False.
+            One record a job that was not dropped; none where `log` is False.
 
         Raises:
-            FloatingPointError: At a step that is logged, if several in a row had no finite loss.
+            FloatingPointError: At a step that is logged, if several in a row had no finite loss, unless such jobs are
+                dropped.
         """
         batch = self.normaliser(activations.to(self.device, torch.float32))
         self.steps += 1
         moment = Moment(self.config, self.steps, self.normaliser.out)
         found: dict[int, Metrics | None] = {}
         with availability.switched(self.config.kernels):
-            for stack, members in self.groups:
+            for stack, group in self.groups:
+                members = [i for i in group if stack is not None or not self.states[i].failure]
                 trained = [(self.jobs[i], self.states[i], self.optimizers[i]) for i in members]
-                if stack is None:
+                if self.config.graphs:
+                    taken = self.graphs.take(stack, trained, batch, moment, log=log)
+                elif stack is None:
                     taken = [stepping.take(*one, batch, moment, log=log) for one in trained]
                 else:
                     taken = stepping.take_stacked(stack, trained, batch, moment, log=log)
                 found |= zip(members, taken, strict=True)
-        return [metrics for _, metrics in sorted(found.items()) if metrics is not None]
+        if log:
+            self._check_losses()
+        return [m for i, m in sorted(found.items()) if m is not None and not self.states[i].failure]
+
+    def _check_losses(self) -> None:
+        for job, state in zip(self.jobs, self.states, strict=True):
+            try:
+                state.check(job.name or "", job.lr or 0.0, self.config.max_skipped)
+            except FloatingPointError as error:
+                if self.on_failure == "stop":
+                    raise
+                state.failure = state.failure or str(error).partition(";")[0]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why jobs were dropped, by name."""
+        states = zip(self.jobs, self.states, strict=True)
+        return {job.name or "": state.failure for job, state in states if state.failure}
 
     def export(self) -> list[tuple[str, SAE]]:
-        """Copies of the SAEs in the model's units, in eval mode, knowing where they come from."""
+        """Copies of the SAEs that were not dropped, in the model's units, in eval mode, knowing where they are from."""
         found = []
         for job, state in zip(self.jobs, self.states, strict=True):
+            if state.failure:
+                continue
             sae = _copy(job.sae)
             self.normaliser.leave(sae)
             sae.site = self.store.site
@@ -191,7 +221,7 @@ def _check(jobs: Sequence[Job], store: ActivationStore, config: TrainConfig) -> 
                 f"job {job.name!r} takes activations of width {job.sae.d_in}, but {store.site} has {store.d_in}: "
                 f"build it with d_in={store.d_in}."
             )
-        d_out, given = getattr(store, "d_out", None), job.sae.arguments["d_out"]
+        d_out, given = getattr(store, "d_out", None), job.sae.axes["d_out"]
         if d_out != given:
             targets = "no targets" if d_out is None else f"targets of width {d_out}"
             raise ValueError(
@@ -205,6 +235,11 @@ def _check(jobs: Sequence[Job], store: ActivationStore, config: TrainConfig) -> 
                 f"kernels is True, but they need an NVIDIA GPU and Triton, and device is {config.device!r}: leave "
                 "kernels out, or give device='cuda' on a machine that has both (pip install triton)."
             )
+    if config.graphs and not graphs.available(torch.device(config.device)):
+        raise ValueError(
+            f"graphs is True, but they need an NVIDIA GPU, and device is {config.device!r}: leave graphs out, or give "
+            "device='cuda' on a machine that has one."
+        )
 
 
 def _copy(sae: SAE) -> SAE:

@@ -24,11 +24,18 @@ HOMES = {
     "seaborn": ("analyses/plots/",),
     "matplotlib": ("analyses/plots/",),
     "triton": ("saes/engine/kernels/",),
+    "sklearn": ("saes/baselines/",),
     "tyro": ("analyses/commands/",),
     "yaml": ("analyses/commands/",),
 }
 # Folders in which each file is a method of its own; what they share is in the files named.
-METHODS = {"saes/penalties": {"base"}, "saes/metrics": {"base", "bootstrap", "splicing", "summing"}}
+METHODS = {
+    "saes/penalties": {"base"},
+    "saes/metrics": {"base", "bootstrap", "matching", "splicing", "summing"},
+    "saes/probes": {"base", "logistic", "samples"},
+    "saes/baselines": {"base", "reading"},
+    "saes/codebooks": {"base"},
+}
 LONGEST = 250
 
 
@@ -106,6 +113,11 @@ def test_heavy_imports_stay_in_their_homes(library: str) -> None:
     assert {file for file in users if not file.startswith(HOMES[library])} == set()
 
 
+def test_scikit_learn_is_imported_by_the_fit_that_uses_it() -> None:
+    users = {file for file in _files() if "sklearn" in {name.split(".")[0] for name in _imports(file, running=True)}}
+    assert users == set()
+
+
 def test_no_module_imports_itself_in_a_circle() -> None:
     graph = {_module(file): _imports(file, running=True) & _modules() for file in _files()}
     done: set[str] = set()
@@ -162,7 +174,7 @@ start = time.process_time()
 import saes, saes.topk
 cost = time.process_time() - start
 import interp, analyses
-heavy = "transformers transformer_lens datasets seaborn matplotlib pyarrow pandas tyro".split()
+heavy = "transformers transformer_lens datasets seaborn matplotlib pyarrow pandas tyro sklearn scipy".split()
 print(json.dumps([cost, [name for name in heavy if name in sys.modules]]))
 """
 

@@ -14,6 +14,7 @@ from analyses.commands.plain import MisfitError, from_plain, record_from_plain
 
 if TYPE_CHECKING:
     from saes.base import SAE
+    from saes.penalties.base import Penalty
     from saes.records import Job
 
 Plain = dict[str, Any]
@@ -109,8 +110,12 @@ def job(spec: JobSpec, d_in: int) -> "Job":
     from saes.records import Job
 
     sae = method(spec.method)(d_in=d_in, **spec.arguments)
-    penalties = None if spec.penalties is None else tuple(_penalty(p, "penalties") for p in spec.penalties)
-    return Job(sae, name=spec.name, lr=spec.lr, penalties=penalties)
+    return Job(sae, name=spec.name, lr=spec.lr, penalties=penalties(spec))
+
+
+def penalties(spec: JobSpec) -> "tuple[Penalty, ...] | None":
+    """The penalties themselves; None for the method's own."""
+    return None if spec.penalties is None else tuple(_penalty(p, "penalties") for p in spec.penalties)
 
 
 def from_record(plain: Plain) -> Plain:

@@ -4,10 +4,10 @@ The defaults are the world of our quality numbers; firing by Zipf's law and |N(1
 benchmarks of the field.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.stores.memory import MemoryStore
@@ -15,13 +15,15 @@ from interp.stores.shuffling import counter_key
 from interp.types import JSON, Activations, Latents
 
 _BLOCK = 4096  # Rows made by one generator; changing it changes every row.
-_FEATURES, _ROWS = 0, 1
+_FEATURES, _ROWS, _ORIGIN, _TOPICS = 0, 1, 2, 3
+_TOPIC = 16  # Features that share a topic.
 
 
 class SyntheticWorld:
-    """Rows that are sums of independently firing features, plus noise.
+    """Rows that are sums of firing features, plus noise; the features fire independently unless told otherwise.
 
-    Row i is a function of (seed, i): any span can be made again, on its own, bit for bit.
+    Row i is a function of (seed, i): any span can be made again, on its own, bit for bit. Whatever makes features
+    depend on each other, each fires as often as `probabilities` says.
 
     Args:
         n_features: Number of true features.
@@ -30,10 +32,17 @@ class SyntheticWorld:
         mean_l0: Features that fire in a row, on average.
         magnitude_std: Spread of the magnitudes |N(1, s)| of a firing feature.
         noise: Standard deviation of the Gaussian noise on each coordinate.
+        children_of: Children of some features. A child fires only where its parent does, has a higher number than it,
+            and no second parent. Its magnitude is its own.
+        correlation: Correlation, in [0, 1), of the Gaussians behind the firing of two features of one topic (a Gaussian
+            copula). Topics are 16 features that share a remainder, so each has frequent and rare ones; children belong
+            to none.
+        offset: Length of a constant vector, of random direction, that is added to every row.
         seed: Names the world, its directions and its rows.
 
     Raises:
-        ValueError: If `mean_l0` is not between 0 and `n_features`, or a size is not positive.
+        ValueError: If `mean_l0` is not between 0 and `n_features`, a size is not positive, or `children_of`,
+            `correlation` or `offset` is out of its range.
     """
 
     def __init__(
@@ -45,6 +54,9 @@ class SyntheticWorld:
         mean_l0: float = 5.0,
         magnitude_std: float = 0.25,
         noise: float = 0.02,
+        children_of: Mapping[int, Sequence[int]] | None = None,
+        correlation: float = 0.0,
+        offset: float = 0.0,
         seed: int = 0,
     ) -> None:
         for name, size in (("n_features", n_features), ("d_in", d_in)):
@@ -55,17 +67,28 @@ class SyntheticWorld:
                 f"mean_l0 is {mean_l0}, but of {n_features} features more than 0 and at most {n_features} can fire: "
                 "lower it or raise n_features."
             )
+        if not 0 <= correlation < 1 or not 0 <= offset < float("inf"):
+            raise ValueError(
+                f"correlation is {correlation} and offset {offset}, but they are in [0, 1) and not negative: give such."
+            )
         self.n_features, self.d_in, self.seed = n_features, d_in, seed
         self.zipf, self.mean_l0, self.magnitude_std, self.noise = zipf, mean_l0, magnitude_std, noise
+        self.correlation, self.offset = correlation, offset
+        self.children_of = {parent: list(children) for parent, children in (children_of or {}).items()}
+        self.parents: Int[Tensor, " n_features"] = _parents(n_features, self.children_of)
         directions = torch.randn(n_features, d_in, generator=_generator(seed, _FEATURES, 0))
         self.features: Float[Tensor, "n_features d_in"] = directions / directions.norm(dim=1, keepdim=True)
         self.probabilities: Float[Tensor, " n_features"] = _firing(n_features, zipf, mean_l0)
+        origin = torch.randn(d_in, generator=_generator(seed, _ORIGIN, 0))
+        self.origin: Float[Tensor, " d_in"] = origin * (offset / origin.norm())
 
     @property
     def provenance(self) -> JSON:
         """What the rows are a function of."""
-        names = ("n_features", "d_in", "zipf", "mean_l0", "magnitude_std", "noise", "seed")
-        return {"source": "interp.models.synthetic.SyntheticWorld", **{name: getattr(self, name) for name in names}}
+        names = ("n_features", "d_in", "zipf", "mean_l0", "magnitude_std", "noise", "correlation", "offset", "seed")
+        made = {name: getattr(self, name) for name in names}
+        made["children_of"] = {str(parent): children for parent, children in self.children_of.items()}
+        return {"source": "interp.models.synthetic.SyntheticWorld", **made}
 
     def sample(self, n: int, *, offset: int = 0) -> tuple[Activations, Latents]:
         """Make rows and the true codes behind them.
@@ -117,12 +140,44 @@ class SyntheticWorld:
 
     def _block(self, block: int) -> tuple[Float[Tensor, "c d_in"], Float[Tensor, "c n_features"]]:
         generator = _generator(self.seed, _ROWS, block)
-        fires = torch.rand(_BLOCK, self.n_features, generator=generator) < self.probabilities
+        fires = self._fires(torch.rand(_BLOCK, self.n_features, generator=generator), block)
         codes = torch.zeros(_BLOCK, self.n_features)
         magnitudes = torch.randn(int(fires.sum()), generator=generator)
         codes[fires] = magnitudes.mul_(self.magnitude_std).add_(1).abs_()
         noise = torch.randn(_BLOCK, self.d_in, generator=generator)
-        return torch.addmm(noise.mul_(self.noise), codes, self.features), codes
+        values = torch.addmm(noise.mul_(self.noise), codes, self.features)
+        return (values + self.origin if self.offset else values), codes
+
+    def _fires(self, draws: Float[Tensor, "c n_features"], block: int) -> Bool[Tensor, "c n_features"]:
+        """Which features fire, from a uniform number for each."""
+        if self.correlation:
+            topics = -(-self.n_features // _TOPIC)
+            shared = torch.randn(len(draws), topics, generator=_generator(self.seed, _TOPICS, block)).double()
+            topic = torch.arange(self.n_features) % topics
+            own = torch.special.ndtri(draws.double())
+            mixed = self.correlation**0.5 * shared[:, topic] + (1 - self.correlation) ** 0.5 * own
+            draws = torch.where(self.parents < 0, torch.special.ndtr(mixed), draws.double())
+        fires = draws < self.probabilities
+        for child in (self.parents >= 0).nonzero().flatten().tolist():  # Parents come first: their numbers are lower.
+            parent = int(self.parents[child])
+            # A child that fires with p_child / p_parent where its parent does fires with p_child overall.
+            often = self.probabilities[child] / self.probabilities[parent]
+            fires[:, child] = fires[:, parent] & (draws[:, child] < often)
+        return fires
+
+
+def _parents(n_features: int, children_of: Mapping[int, Sequence[int]]) -> Int[Tensor, " n_features"]:
+    """The parent of each feature, -1 where it has none."""
+    parents = torch.full((n_features,), -1)
+    for parent, children in children_of.items():
+        for child in children:
+            if not 0 <= parent < child < n_features or parents[child] >= 0:
+                raise ValueError(
+                    f"children_of gives {parent} the child {child}, but a child's number is above its parent's, below "
+                    f"n_features={n_features}, and given once: frequent features come first, so parents do too."
+                )
+            parents[child] = parent
+    return parents
 
 
 def _firing(n_features: int, zipf: float, mean_l0: float) -> Float[Tensor, " n_features"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saes.engine.kernels import availability
-from saes.engine.selection import Candidates, Context
+from saes.engine.selection import Candidates, Context, concatenated
 
 
 def top_rows(scores: Float[Tensor, "n m"], k: int, groups: int = 16) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
@@ -103,6 +103,37 @@ def feature_top_k(pre_acts: Float[Tensor, "f n"], k: int, context: Context) -> C
     values, rows = _ascending(top_rows, pre_acts, k, dim=1)
     features = torch.arange(context.start, context.start + len(rows), device=values.device).repeat_interleave(k)
     return Candidates(rows.flatten(), features, values.flatten())
+
+
+def feature_budgets(pre_acts: Float[Tensor, "f n"], budgets: Int[Tensor, " f"], context: Context) -> Candidates:
+    """The largest positive entries of each feature, as many as its budget, rows ascending within a feature.
+
+    Features whose budgets are of one order of magnitude are taken together: each of theirs takes as many entries as
+    the largest budget among them, and leaves what is beyond its own.
+
+    Args:
+        pre_acts: Pre-activations of a chunk of all rows.
+        budgets: Entries a feature, at most `n`.
+        context: Of the chunk.
+    """
+    magnitudes = torch.frexp(budgets.float()).exponent  # 0 for no budget, 1 for one entry, 2 for two and three, ...
+    parts = []
+    for magnitude in magnitudes.unique().tolist():
+        features = (magnitudes == magnitude).nonzero().squeeze(1)
+        some, own = pre_acts if len(features) == len(pre_acts) else pre_acts[features], budgets[features]
+        k = int(own.amax())
+        # Ranked in single precision: in double, rows that are copies would be told apart by rounding.
+        scores, rows = _ascending(top_rows, some.float(), k, dim=1)
+        values = some.gather(1, rows)
+        kept = values > 0
+        if bool((own < k).any()):
+            best = scores.argsort(dim=1, descending=True, stable=True)
+            within = torch.arange(k, device=scores.device) < own[:, None]
+            kept &= torch.empty_like(within).scatter_(1, best, within)
+        indices = (features + context.start)[:, None].expand_as(rows)
+        parts.append(Candidates(rows[kept], indices[kept], values[kept]))
+    found = concatenated(parts)
+    return found if len(parts) == 1 else found.keep(found.indices.argsort(stable=True))
 
 
 def _ascending(

@@ -27,6 +27,8 @@ class Adam:
 
     def __init__(self, sae: nn.Module, betas: tuple[float, float]) -> None:
         self.betas = betas
+        self.rate: Tensor | None = None
+        """Read instead of the learning rate that a step is given: a graph's steps are all given the same."""
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
         for parameter in sae.parameters():
             averages = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
@@ -49,11 +51,12 @@ class Adam:
             skip: 1 leaves everything as it is.
             unit: A matrix whose rows are put back on the unit sphere.
         """
+        rate = lr if self.rate is None else self.rate
         given = [p for p in self.state if p.grad is not None]
         matrices = {p for p in given if p.ndim == 2 and availability.wanted(p)}
-        self._by_torch([p for p in given if p not in matrices], lr, divide, skip)
+        self._by_torch([p for p in given if p not in matrices], rate, divide, skip)
         for p in matrices:
-            self._by_kernel(p, lr, divide, skip, unit_rows=p is unit)
+            self._by_kernel(p, rate, divide, skip, unit_rows=p is unit)
         if unit is not None and unit not in matrices:
             for W in _blocks(unit):
                 norms = torch.linalg.vector_norm(W, dim=1, keepdim=True)
@@ -61,7 +64,9 @@ class Adam:
         for p in self.state:
             p.grad = None
 
-    def _by_torch(self, moved: list[nn.Parameter], lr: float, divide: Tensor | None, skip: Tensor | None) -> None:
+    def _by_torch(
+        self, moved: list[nn.Parameter], lr: float | Tensor, divide: Tensor | None, skip: Tensor | None
+    ) -> None:
         states = [self.state[p] for p in moved]
         adam(
             [_in_order_of(p, p) for p in moved],
@@ -83,7 +88,7 @@ class Adam:
         )
 
     def _by_kernel(
-        self, p: nn.Parameter, lr: float, divide: Tensor | None, skip: Tensor | None, unit_rows: bool
+        self, p: nn.Parameter, lr: float | Tensor, divide: Tensor | None, skip: Tensor | None, unit_rows: bool
     ) -> None:
         from saes.engine.kernels.adam import adam_step
 

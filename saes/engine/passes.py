@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from interp.types import Latents
 from saes.engine import dense, sparse
 from saes.engine.dense import DenseLatents
+from saes.engine.handover import Handover, handover
 from saes.engine.products import is_low
 from saes.engine.selection import Context, choose_among, select
 
@@ -28,11 +29,13 @@ class Encoded:
         latents: The codes, with autograd; dense ones if asked for.
         extras: What the method's activation leaves for penalties, by name.
         watched: Pre-activations of the watched features in all rows, with autograd; None where none were.
+        handover: For `decode`, where kernels are wanted.
     """
 
     latents: Latents | DenseLatents
     extras: Mapping[str, Tensor]
     watched: Float[Tensor, "n f"] | None = None
+    handover: Handover | None = None
 
 
 def encode(
@@ -69,13 +72,13 @@ def encode(
         by_feature=sae.by_feature,
         watch=None if is_low() else watch,
     )
-    support = selected.support
+    support, to = selected.support, handover(sae.W_enc, sae.unit_rows)
     pre_acts, watched = sparse.kept_pre_acts(
         x, sae.b_in, sae.W_enc, sae.b_enc, support,
-        centred=centred, watch=watch, watched=selected.watched, again=is_low(),
+        centred=centred, watch=watch, watched=selected.watched, again=is_low(), to=to,
     )  # fmt: skip
     values, extras = sae.activate(pre_acts, support)
-    return Encoded(support.with_values(values), extras, watched)
+    return Encoded(support.with_values(values), extras, watched, to)
 
 
 def _encode_dense(sae: "SAE", x: Tensor, centred: Tensor, watch: Tensor | None, context: Context) -> Encoded:
@@ -100,11 +103,12 @@ def decode(
     W_dec: Float[Tensor, "d_sae d_out"],
     b_dec: Float[Tensor, " d_out"],
     watch: Int[Tensor, " f"] | None = None,
+    given: Handover | None = None,
 ) -> tuple[Float[Tensor, "n d_out"], Float[Tensor, "f d_out"] | None]:
     """`latents @ W_dec + b_dec`, and the decoder rows of watched features, both with autograd."""
     if isinstance(latents, DenseLatents):
         return torch.addmm(b_dec, latents.values, W_dec), None if watch is None else W_dec[watch]
-    recon, watched = sparse.decode_watched(latents, W_dec, watch)
+    recon, watched = sparse.decode_watched(latents, W_dec, watch, given)
     recon += b_dec
     return recon, watched
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp.types import Latents
 from saes.engine import sparse
+from saes.engine.handover import Handover, handover
 from saes.engine.passes import Encoded
 from saes.engine.products import is_low, product
 from saes.engine.scratch import Scratch
@@ -55,30 +56,37 @@ class Stack:
             watch: For each SAE, features whose pre-activations are wanted in all rows.
         """
         # One batch for all: what of b_dec they do not share goes into the bias of the latents, as autograd sees it.
-        shared = self.b_dec.detach().mean(0)
+        # Of those that are near: one that an absurd learning rate sent far away would take the others' digits.
+        norms = self.b_dec.detach().norm(dim=1, keepdim=True)
+        near = norms <= 100 * norms.nan_to_num(torch.inf).amin()
+        shared = torch.where(near, self.b_dec.detach(), 0.0).sum(0) / near.sum()
         centred = x - shared
         shifts = [(b - shared) @ self.W_enc[:, own] for b, own in zip(self.b_dec, self.features, strict=True)]
         b_enc = self.b_enc - torch.cat(shifts)
         selected = self._select(centred, b_enc.detach(), grads, [None] * len(watch) if is_low() else watch)
         support = stacked([one.support for one in selected])
         seen = [one.watched for one in selected if one.watched is not None]
+        to = handover(self.W_enc, self.W_dec, [one.support for one in selected])
         pre_acts, watched = sparse.kept_pre_acts(
             centred, None, self.W_enc, b_enc, support, centred=centred,
             watch=self._joint(watch), watched=torch.cat(seen, dim=1) if seen else None, again=is_low(),
+            to=to,
         )  # fmt: skip
         codes = pre_acts.split([one.support.values.numel() for one in selected])
         columns = _dealt(watched, watch, dim=1)
         found = []
         for sae, one, own, some in zip(self.saes, selected, codes, columns, strict=True):
             values, extras = sae.activate(own, one.support)
-            found.append(Encoded(one.support.with_values(values), extras, some))
+            found.append(Encoded(one.support.with_values(values), extras, some, to))
         return found
 
     def decode(
-        self, latents: Sequence[Latents], watch: Sequence[Tensor | None]
+        self, latents: Sequence[Latents], watch: Sequence[Tensor | None], given: Handover | None = None
     ) -> list[tuple[Float[Tensor, "n d_out"], Float[Tensor, "f d_out"] | None]]:
         """What `passes.decode` gives for each SAE."""
-        recon, rows = sparse.decode_watched(stacked(latents), self.W_dec, self._joint(watch))
+        sorted_already = None if given is None else given.stacked(latents)
+        joint = stacked(latents) if sorted_already is None else sorted_already
+        recon, rows = sparse.decode_watched(joint, self.W_dec, self._joint(watch), given)
         recons = recon.view(len(self.saes), len(latents[0]), -1) + self.b_dec.unsqueeze(1)
         return list(zip(recons.unbind(), _dealt(rows, watch, dim=0), strict=True))
 

@@ -3,16 +3,20 @@
 Because statistics add up, one bootstrap over examples serves every metric.
 """
 
+import contextlib
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from interp.types import Latents
+from interp.types import JSON, Latents
+from saes.metrics.bootstrap import Interval
 from saes.metrics.splicing import Splice
 
 
@@ -77,6 +81,28 @@ class FeatureMetric(Metric):
         """The metric, given the number of rows in which each feature fired."""
 
 
+class Findings:
+    """What a metric finds that is more than one number: a dataclass of numbers, intervals, and groups of them.
+
+    Fields of `field(repr=False)` are what they were made from: not written.
+    """
+
+    def to_json(self) -> JSON:
+        """Plain values; what is undefined is null."""
+        return {part.name: plain(getattr(self, part.name)) for part in fields(self) if part.repr}  # type: ignore[arg-type]
+
+
+def plain(value: Any) -> Any:
+    """A value of a result in JSON's terms; what is not finite is null."""
+    if isinstance(value, Interval):
+        return {end: plain(x) for end, x in vars(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def metrics() -> list[Metric]:
     """One of each metric that a file of this folder defines, in order of name."""
     found = []
@@ -86,3 +112,17 @@ def metrics() -> list[Metric]:
             if isinstance(value, type) and issubclass(value, Metric) and hasattr(value, "name"):
                 found += [value()] if value.__module__ == module.__name__ else []
     return sorted(found, key=lambda metric: metric.name)
+
+
+@contextlib.contextmanager
+def evaluating(*parts: object) -> Iterator[None]:
+    """Evaluation mode (batch-coupled methods: their threshold) inside the block; every flag back after it."""
+    modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
+    modes = [(module, module.training) for module in modules]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -25,6 +25,7 @@ class Pass:
     def __init__(self, directions: Directions, store: ActivationStore, size: int, max_rows: int | None) -> None:
         self.directions, self.store, self.size = directions, store, size
         self.left = len(store) if max_rows is None else min(max_rows, len(store))
+        self.has_gradients = False
         self.mean = self._mean()
 
     def _batches(self) -> Iterator[tuple[Activations, Tensor]]:
@@ -41,19 +42,26 @@ class Pass:
         total, n = torch.zeros(()), 0
         for batch, x in self._batches():
             total, n = total.to(x.device) + x.double().sum(dim=0), n + len(batch)
+            self.has_gradients = batch.grads is not None
         return total / n
 
     def sums(
-        self, kinds: Sequence[RowMetric]
+        self, kinds: Sequence[RowMetric], *, by_gradient: bool = False
     ) -> tuple[dict[Additive, Float[Tensor, "e q"]], Int[Tensor, " d_sae"], Int[Tensor, " e"]]:
-        """Statistics of each example; rows in which each feature fires; rows of each example."""
+        """Statistics of each example; rows in which each feature fires; rows of each example.
+
+        Args:
+            kinds: What is to be summed.
+            by_gradient: Whether the directions choose their latents by the rows' gradients.
+        """
         e, device = len(self.store.items), self.mean.device
         sums: dict[Additive, Tensor] = {}
         counts = torch.zeros(self.directions.d_sae, dtype=torch.long, device=device)
         rows_of = torch.zeros(e, dtype=torch.long, device=device)
         origin = self.directions.decode(_no_codes(self.directions))[0]
         for batch, x in self._batches():
-            latents = self.directions.encode(batch.values)
+            given = (batch.values, batch.grads) if by_gradient else (batch.values,)
+            latents = self.directions.encode(*given)
             recon = self.directions.decode(latents)
             if isinstance(self.directions, SAE):
                 recon = self.directions.bypassed(recon, batch.values)

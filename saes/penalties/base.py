@@ -89,11 +89,45 @@ class Step:
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A term added to the loss: a pure function of a step. A dataclass of plain values, so that runs can record it."""
+    """A term added to the loss: a pure function of a step. A dataclass of plain values, so that runs can record it.
+
+    One that not every method can have names in a class variable `needs` what the method's activation must leave it.
+    """
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The term, already times its coefficient, averaged over rows."""
         ...
+
+
+def needed(step: Step, penalty: Penalty, *, of: str) -> Float[Tensor, "..."]:
+    """What a penalty `needs` of `Step.extras`.
+
+    Args:
+        step: The batch.
+        penalty: The penalty, with its class variable `needs`.
+        of: A method that leaves it.
+
+    Raises:
+        ValueError: If the method of this step leaves nothing of that name.
+    """
+    name, own = penalty.needs, type(penalty).__name__  # type: ignore[attr-defined]
+    if name not in step.extras:
+        raise ValueError(
+            f"penalties have {own}, which needs {name!r} of the activation, but {type(step.sae).__name__} leaves none "
+            f"in training: leave {own} out, or train a {of}."
+        )
+    return step.extras[name]
+
+
+def rise(step: Step, warmup: float) -> float:
+    """What a coefficient is multiplied by that rises linearly from 0 over the first part of a run."""
+    return min(1.0, step.progress / warmup) if warmup else 1.0
+
+
+def weighted(step: Step, values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Sizes of what stands where the latents do, times the norms of their decoder rows."""
+    sizes = values.abs() if step.sae.signed else values
+    return sizes if step.on_sphere else sizes * step.latents.spread(step.sae.W_dec.norm(dim=1))
 
 
 class _SquaredError(torch.autograd.Function):

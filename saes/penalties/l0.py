@@ -1,11 +1,12 @@
 """L0 through straight-through thresholds (Rajamanoharan et al. 2024, https://arxiv.org/abs/2407.14435)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from saes.penalties.base import Step
+from saes.penalties.base import Step, needed
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class L0:
 
     coefficient: float = 1.0
     warmup: float = 0.05
+    needs: ClassVar[str] = "firing"
+    sparsity: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.coefficient < 0 or not 0 <= self.warmup <= 1:
@@ -33,11 +36,6 @@ class L0:
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         """The penalty of one batch."""
-        firing = step.extras.get("firing")
-        if firing is None:
-            raise ValueError(
-                f"penalties have L0, but the latents of {type(step.sae).__name__} have no thresholds that it could "
-                "move: leave it out, or train a JumpReLU."
-            )
+        firing = needed(step, self, of="JumpReLU")
         rise = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
         return self.coefficient * rise * firing / len(step.latents)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saes import batch_topk
 from saes.batch_topk import BatchTopK
+from saes.engine.batch_choice import BOUNDS
 
 
 def _x(n: int = 30, *, seed: int = 0) -> Tensor:
@@ -96,8 +96,8 @@ def test_the_threshold_is_the_running_mean_of_the_smallest_kept_value() -> None:
 
 
 def test_the_fractions_tried_descend() -> None:
-    assert sorted(batch_topk._BOUNDS, reverse=True) == list(batch_topk._BOUNDS)
-    assert 0 < batch_topk._BOUNDS[-1] < batch_topk._BOUNDS[0] < 1
+    assert sorted(BOUNDS, reverse=True) == list(BOUNDS)
+    assert 0 < BOUNDS[-1] < BOUNDS[0] < 1
 
 
 def test_impossible_arguments_are_refused() -> None:

@@ -2,7 +2,8 @@
 
 Worth a kernel: clipping, torch's fused Adam and the renormalisation read or write m x d numbers 12 times, this 7 times:
 weights, gradient and both averages in; weights and averages out. A row's norm needs its new values, which a program has
-at hand. Clip factor, number of the step and whether it counts are read on the device, so nothing waits for the host.
+at hand. Clip factor, learning rate, number of the step and whether it counts are read on the device, so nothing waits
+for the host.
 """
 
 import math
@@ -20,7 +21,7 @@ from saes.engine.kernels import tiles
 @triton.jit
 @no_type_check
 def _adam(
-    weights, grad, mean, square, factor, skip, step, lr, rest1, rest2, log_beta1, log_beta2, eps, m, d,
+    weights, grad, mean, square, factor, skip, step, rate, rest1, rest2, log_beta1, log_beta2, eps, m, d,
     CLIP: tl.constexpr, SKIP: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     # 1 - beta^step in float64: at the first steps the difference is small, and it is one number a program.
@@ -39,7 +40,7 @@ def _adam(
     moved = tl.load(weights + cells, mask=inside, other=0.0)
     first += rest1 * (slope - first)
     second += rest2 * (slope * slope - second)
-    moved -= (lr / correction1) * first / (tl.sqrt(second) / tl.sqrt(correction2) + eps)
+    moved -= (tl.load(rate) / correction1) * first / (tl.sqrt(second) / tl.sqrt(correction2) + eps)
     if UNIT:
         norm = tl.sqrt(tl.sum(moved * moved, axis=1))
         moved = moved / tl.where(row < m, norm, 1.0)[:, None]
@@ -58,7 +59,7 @@ def adam_step(
     square: Float[Tensor, "m d"],
     *,
     step: Float[Tensor, ""] | int,
-    lr: float,
+    lr: Float[Tensor, ""] | float,
     betas: tuple[float, float],
     eps: float = 1e-8,
     factor: Float[Tensor, ""] | None = None,
@@ -73,7 +74,7 @@ def adam_step(
         mean: Running mean of the gradient.
         square: Running mean of its square.
         step: Number of this step, counted from 1; on the device or the host.
-        lr: Learning rate.
+        lr: Learning rate; on the device or the host.
         betas: Weights of the old averages.
         eps: Added to the root of the second average.
         factor: What the gradient is multiplied by first, on the device (clipping); None for 1.
@@ -85,6 +86,8 @@ def adam_step(
     m, d = weights.shape
     if isinstance(step, int):
         step = weights.new_full((), step)  # A fill on the device: no copy that the host would wait for.
+    if not isinstance(lr, Tensor):
+        lr = weights.new_full((), lr)
     columns = tiles.power_of_two(d)
     rows = max(1024 // columns, 1)
     with torch.cuda.device_of(weights):

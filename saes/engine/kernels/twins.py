@@ -10,30 +10,25 @@ from torch import Tensor
 
 
 def weight_gradients(
-    grad: Float[Tensor, "n d"],
+    grad: Float[Tensor, "p d"],
     x: Float[Tensor, "n d"],
     values: Float[Tensor, " nnz"],
     grad_pre_acts: Float[Tensor, " nnz"],
     rows: Int[Tensor, " nnz"],
     order: Int[Tensor, " nnz"],
     offsets: Int[Tensor, " m_plus_1"],
-    W_dec: Float[Tensor, "m d"] | None = None,
-    inner: Float[Tensor, " nnz"] | None = None,
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"], Float[Tensor, " m"]]:
     """Gradients of decoder, encoder ([d_sae, d_in]) and encoder bias; see the kernel for the arguments."""
     rows = rows[order]
 
     def summed(table: Tensor, weights: Tensor) -> Tensor:
         return F.embedding_bag(
-            rows, table, offsets, mode="sum", per_sample_weights=weights[order], include_last_offset=True
+            rows % len(table), table, offsets, mode="sum", per_sample_weights=weights[order], include_last_offset=True
         )
 
     dec, enc = summed(grad, values), summed(x, grad_pre_acts)
     features = torch.repeat_interleave(offsets.diff(), output_size=len(order))
     bias = torch.bincount(features, weights=grad_pre_acts[order], minlength=len(dec)).to(grad.dtype)
-    if W_dec is not None and inner is not None:
-        along = torch.bincount(features, weights=(values * inner)[order], minlength=len(dec)).to(grad.dtype)
-        dec = dec.addcmul_(along[:, None], W_dec, value=-1)
     return dec, enc, bias
 
 
@@ -45,7 +40,7 @@ def adam_step(
     square: Float[Tensor, "m d"],
     *,
     step: Float[Tensor, ""] | int,
-    lr: float,
+    lr: Float[Tensor, ""] | float,
     betas: tuple[float, float],
     eps: float = 1e-8,
     factor: Float[Tensor, ""] | None = None,

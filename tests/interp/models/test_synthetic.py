@@ -1,7 +1,11 @@
+import json
+import math
+
 import pytest
 import torch
 
 from interp.models.synthetic import SyntheticWorld
+from interp.stores.shuffling import counter_key
 
 
 def test_features_are_unit_and_probabilities_follow_zipf():
@@ -76,3 +80,86 @@ def test_errors(arguments, message):
         SyntheticWorld(**arguments)
     with pytest.raises(ValueError, match=r"n is 0 and offset 0"):
         SyntheticWorld().store(0)
+
+
+@pytest.mark.parametrize(("arguments", "offset"), [({}, 4096), ({"n_features": 40, "d_in": 7, "seed": 3}, 0)])
+def test_rows_of_independent_features_are_those_of_the_plain_recipe(arguments, offset):
+    """Uniform draws below the probabilities, then magnitudes, then noise, from one generator a block."""
+    world = SyntheticWorld(**arguments)
+    generator = torch.Generator().manual_seed(int(counter_key(world.seed, 1, offset // 4096)) >> 1)
+    fires = torch.rand(4096, world.n_features, generator=generator) < world.probabilities
+    codes = torch.zeros(4096, world.n_features)
+    codes[fires] = (torch.randn(int(fires.sum()), generator=generator) * 0.25 + 1).abs()
+    noise = torch.randn(4096, world.d_in, generator=generator) * 0.02
+    rows, found = world.sample(4096, offset=offset)
+    assert torch.equal(found.dense(), codes)
+    assert torch.equal(rows.values, torch.addmm(noise, codes, world.features))
+    assert not world.origin.any()
+
+
+FAMILY = {"n_features": 64, "d_in": 16, "mean_l0": 6.0, "children_of": {0: [8, 9], 8: [30], 2: [40]}}
+
+
+@pytest.mark.parametrize("arguments", [FAMILY, {**FAMILY, "correlation": 0.6}])
+def test_children_fire_only_with_their_parents_and_all_as_often_as_stated(arguments):
+    n = 40_000
+    world = SyntheticWorld(**arguments, seed=2)
+    fires = (world.sample(n)[1].dense() != 0).float()
+    p = world.probabilities
+    assert ((fires.mean(0) - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
+    for parent, children in world.children_of.items():
+        for child in children:
+            assert world.parents[child] == parent
+            assert (fires[:, child] <= fires[:, parent]).all()
+    # Two children of one parent are independent where it fires.
+    both, where = (fires[:, 8] * fires[:, 9]).sum(), fires[:, 0].sum()
+    expected = p[8] * p[9] / p[0] ** 2
+    assert abs(both / where - expected) < 5 * (expected / where).sqrt()
+
+
+def test_features_of_a_topic_fire_together_as_a_gaussian_copula_says():
+    n, rho = 60_000, 0.5
+    world = SyntheticWorld(n_features=64, d_in=8, mean_l0=6.0, correlation=rho, children_of={0: [8]}, seed=1)
+    fires = (world.sample(n)[1].dense() != 0).double()
+    p = world.probabilities.double()
+    z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    given = torch.special.ndtr((torch.special.ndtri(p)[:, None] - rho**0.5 * z) / (1 - rho) ** 0.5)
+    for first, second, alike in ((1, 5, True), (0, 4, True), (3, 63, True), (1, 2, False), (2, 8, False)):
+        product = given[first] * given[second] * density if alike else p[first] * p[second] * density
+        expected, found = torch.trapezoid(product, z), (fires[:, first] * fires[:, second]).mean()
+        assert abs(found - expected) < 5 * (expected / n).sqrt()
+    assert fires.sum(1).std() > 1.2 * (p * (1 - p)).sum().sqrt()
+
+
+def test_an_offset_is_the_same_vector_in_every_row():
+    plain, moved = SyntheticWorld(seed=4), SyntheticWorld(offset=5.0, seed=4)
+    assert moved.origin.norm().item() == pytest.approx(5)
+    assert torch.equal(moved.features, plain.features)
+    assert torch.equal(moved.sample(50)[0].values, plain.sample(50)[0].values + moved.origin)
+
+
+def test_dependent_rows_are_a_function_of_their_number():
+    world = SyntheticWorld(**FAMILY, correlation=0.4, offset=1.0)
+    rows, codes = world.sample(4200)
+    part, part_codes = world.sample(120, offset=4080)
+    assert torch.equal(part.values, rows.values[4080:])
+    assert torch.equal(part_codes.dense(), codes[4080:].dense())
+    provenance = json.loads(json.dumps(world.provenance))
+    assert provenance["children_of"] == {"0": [8, 9], "8": [30], "2": [40]}
+    assert (provenance["correlation"], provenance["offset"]) == (0.4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"children_of": {3: [2]}}, r"children_of gives 3 the child 2"),
+        ({"children_of": {0: [2], 1: [2]}}, r"children_of gives 1 the child 2, but .* given once"),
+        ({"children_of": {0: [256]}}, r"below n_features=256"),
+        ({"correlation": 1.0}, r"correlation is 1.0"),
+        ({"offset": -1.0}, r"offset -1.0"),
+    ],
+)
+def test_dependence_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticWorld(**arguments)

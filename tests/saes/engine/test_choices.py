@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from saes.engine.choices import above, feature_top_k, largest, row_borders, row_top_k, top_columns, top_rows
+from saes.engine.choices import (
+    above,
+    feature_budgets,
+    feature_top_k,
+    largest,
+    row_borders,
+    row_top_k,
+    top_columns,
+    top_rows,
+)
 from saes.engine.selection import Candidates, Context
 
 CONTEXT = Context(training=True, n=100, start=40)
@@ -68,6 +77,25 @@ def test_feature_top_k_is_topk_of_each_feature() -> None:
     assert torch.equal(found.indices, torch.arange(40, 60).repeat_interleave(4))
     assert torch.equal(found.rows.view(20, 4), pre_acts.topk(4, dim=1).indices.sort(dim=1).values)
     assert torch.equal(found.values, pre_acts[found.indices - 40, found.rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("budgets", ["alike", "nearly alike", "by rank", "none"])
+def test_feature_budgets_keep_the_largest_positive_of_each_feature(budgets: str, dtype: torch.dtype) -> None:
+    scores = torch.randn(20, 33, generator=torch.Generator().manual_seed(0)).to(dtype)  # 20 features in 33 rows
+    own = {
+        "alike": torch.full((20,), 4),
+        "nearly alike": 4 + torch.arange(20) % 2,
+        "by rank": (33 / torch.arange(1, 21)).long() * (torch.arange(20) != 7),
+        "none": torch.zeros(20, dtype=torch.long),
+    }[budgets]
+    found = feature_budgets(scores, own, CONTEXT)
+    pairs = []
+    for feature, budget in enumerate(own.tolist()):
+        rows = scores[feature].sort(descending=True).indices[:budget]
+        pairs += [(feature + 40, int(row)) for row in rows.sort().values if scores[feature, row] > 0]
+    assert list(zip(found.indices.tolist(), found.rows.tolist(), strict=True)) == pairs
+    assert torch.equal(found.values, scores[found.indices - 40, found.rows])
 
 
 @pytest.mark.parametrize("k", [1, 7, 30])

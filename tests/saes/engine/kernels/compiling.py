@@ -57,8 +57,8 @@ def launch(n: int, m: int, d: int, k: int, dtype: torch.dtype) -> None:
     acts, table = empty(n, d, dtype=dtype), empty(m, d, dtype=dtype)
     sums.weighted_sums(table, indices, empty(n + 1, dtype=torch.int64), values)
     products.inner_products(acts, table, indices, indices)
-    gradients.weight_gradients(acts, acts, values, values, indices, indices, offsets, W, values)
     gradients.weight_gradients(acts, acts, values, values, indices, indices, offsets)
+    gradients.weight_gradients(empty(3 * n, d, dtype=dtype), acts, values, values, indices, indices, offsets)
     for factor in (None, empty()):
         about = {"lr": 1e-3, "betas": (0.9, 0.99), "factor": factor, "skip": factor, "unit_rows": factor is None}
         adam.adam_step(W, W, W, W, step=empty(), **about)

@@ -14,8 +14,9 @@ def test_steps_are_the_twins_and_those_of_torch(m, d, unit_rows, kernels, random
     for step in range(1, 4):
         grad = random(m, d, seed=step)
         about = {"lr": 0.05, "betas": (0.9, 0.99), "factor": factor, "unit_rows": unit_rows}
-        # The number of the step may be the host's or the device's.
-        kernels.adam.adam_step(ours, grad, *states[0], step=step if step == 2 else torch.tensor(float(step)), **about)
+        # The number of the step and the rate may be the host's or the device's.
+        on_device = {} if step == 2 else {"step": torch.tensor(float(step)), "lr": torch.tensor(0.05)}
+        kernels.adam.adam_step(ours, grad, *states[0], **{"step": step} | about | on_device)
         kernels.twins.adam_step(twin, grad, *states[1], step=step, **about)
         torchs.grad = grad.double() * factor.double()
         optimizer.step()

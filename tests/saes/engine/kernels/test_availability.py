@@ -97,12 +97,14 @@ def test_the_gpu_benchmark_has_a_row_for_every_way(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu.py", "nonsense"])
     with pytest.raises(SystemExit):
         gpu.main()
-    assert "parts are kernels, steps, stacks, widths" in capsys.readouterr().err
+    assert "parts are kernels, steps, stacks, graphs, widths" in capsys.readouterr().err
     sides = [about["side"] for about, _ in gpu.steps(gpu.SHAPES[:1])]
     ways = ["float32", "float32 kernels", "bfloat16", "bfloat16 kernels"]
     assert [side for side in sides if "Trainer" in side] == [f"Trainer.step {way}" for way in ways]
     # The rows themselves on a CPU, small, each step once.
-    monkeypatch.setattr(gpu, "TrainConfig", lambda **given: TrainConfig(**given | {"device": "cpu", "kernels": False}))
+    here = {"device": "cpu", "kernels": False, "graphs": False}
+    monkeypatch.setattr(gpu, "TrainConfig", lambda **given: TrainConfig(**given | here))
+    monkeypatch.setattr(gpu, "tiny", lambda: TopK(d_in=6, d_sae=64, k=2))
     monkeypatch.setattr(gpu, "small", lambda: [TopK(d_in=6, d_sae=64, k=2, seed=seed) for seed in range(2)])
     monkeypatch.setattr(gpu, "REVIEW", {"cuda": 1})
     monkeypatch.setattr(gpu, "timed", lambda work, **_: len(work()) + 2.0)
@@ -110,4 +112,8 @@ def test_the_gpu_benchmark_has_a_row_for_every_way(monkeypatch, capsys) -> None:
     assert [about["way"] for about, _ in found] == ways
     row = gpu.measured(*found[-1])
     assert row["one by one"] == row["stacked"] == row["unasked"] == 2.0 and row["ratio"] == 1.0
+    found = list(gpu.graphs(gpu.SHAPES))
+    assert [about["way"] for about, _ in found] == ways
+    row = gpu.measured(*found[0])
+    assert row["eager"] == row["graph"] == 2.0 and row["same bits"] and row["error"] == 0.0
     assert gpu.trainer_ms(gpu.Shape(d=6, m=64, k=2, n=32, ideal=1.0, chunk=32), precision="bfloat16") == 2.0

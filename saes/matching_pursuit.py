@@ -1,0 +1,182 @@
+"""Matching pursuit SAEs (Costa et al. 2025, https://arxiv.org/abs/2506.03093)."""
+
+from typing import Any, Unpack
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.types import Latents
+from saes.arguments import check_k
+from saes.axes import Axes
+from saes.base import SAE
+from saes.engine.dense import DenseLatents
+from saes.engine.passes import Encoded
+from saes.penalties.aux_k import AuxK
+
+CHUNK_ENTRIES = 1 << 23
+"""Entries of the correlations of a chunk of rows with all latents."""
+
+
+class MatchingPursuit(SAE):
+    """Pick latents one at a time, each the one closest to what the latents before it have left.
+
+    There is no encoder: a row is compared with the decoder, and with every pick anew. With `refit` the codes of all
+    picks are fitted together after each (orthogonal matching pursuit: Pati et al. 1993,
+    https://doi.org/10.1109/ACSSC.1993.342465); without it a pick keeps the code that it was given, as in the paper.
+    A row stops at `k` picks, or as soon as what is left is small. Codes are positive: of a fit that would make one
+    negative that pick is taken back.
+
+    Args:
+        d_in: Width of the activations.
+        d_sae: Number of latents.
+        k: Picks at most.
+        tolerance: Squared norm of what may be left of a row, as a part of the mean squared norm of rows less `b_dec`;
+            0 stops no row early. A job's `target_l0` moves it.
+        refit: Whether all codes are fitted again after each pick.
+        seed: Names the random initial directions.
+        axes: See `saes.axes.Axes`; only the defaults are possible.
+
+    Raises:
+        ValueError: If `k` is not in `1..d_sae`, or `tolerance` not in [0, 1).
+    """
+
+    latent_units = ("unit",)
+    refuses = {  # noqa: RUF012 - a constant
+        "prefixes": "fits each latent to what all those picked before it left, so a part of them is no code of its own",
+        "d_out": "encodes by its decoder, which has to be of the input",
+        "parametrization": "needs decoder rows of norm 1",
+    }
+
+    def __init__(
+        self,
+        *,
+        d_in: int,
+        d_sae: int,
+        k: int = 32,
+        tolerance: float = 0.0,
+        refit: bool = True,
+        seed: int = 0,
+        **axes: Unpack[Axes],
+    ) -> None:
+        check_k("k", k, d_sae)
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"tolerance is {tolerance}, but it is a part of a row in [0, 1): 0.05 leaves a twentieth.")
+        self.k: int
+        self.refit: bool
+        super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, k=k, tolerance=tolerance, refit=refit, **axes)
+        for name in ("W_enc", "b_enc"):
+            self.register_parameter(name, None)
+        self.register_buffer("left", torch.tensor(float(tolerance)))
+        # Root mean square of a coordinate: 1 in training, where activations have unit variance.
+        self.register_buffer("unit", torch.ones(()))
+
+    def encoded(
+        self,
+        x: Float[Tensor, "n d_in"],
+        grads: Float[Tensor, "n d_in"] | None = None,
+        *,
+        watch: Int[Tensor, " f"] | None = None,
+        as_dense: bool = False,
+    ) -> Encoded:
+        """The picks and their codes, differentiable in the decoder, its bias and the rows."""
+        del grads
+        with torch.no_grad():
+            size = max(1, CHUNK_ENTRIES // self.d_sae)
+            parts = [self._picked(rows - self.b_dec) for rows in x.split(size)] if len(x) else []
+            picks, taken = (torch.cat(part) for part in zip(*parts, strict=True)) if parts else self._none(x)
+        codes = torch.relu(self._fitted(x - self.b_dec, F.embedding(picks, self.W_dec), taken))
+        latents = _as_latents(codes, picks, taken, self.d_sae, repeats=not self.refit)
+        watched = None if watch is None else self.pre_acts(x, watch)
+        return Encoded(DenseLatents(latents.dense()) if as_dense else latents, {}, watched)
+
+    @torch.no_grad()
+    def _picked(self, x: Float[Tensor, "n d_in"]) -> tuple[Int[Tensor, "n k"], Bool[Tensor, "n k"]]:
+        """Picks of each row in order, and which of them count: a row that stops early is padded."""
+        n, W = len(x), self.W_dec
+        picks = torch.zeros(n, self.k, dtype=torch.long, device=x.device)
+        taken = torch.zeros(n, self.k, dtype=torch.bool, device=x.device)
+        codes = x.new_zeros(n, self.k)
+        enough = self.left * self.unit.square() * self.d_in
+        residual, going = x, x.square().sum(dim=1) > enough
+        for step in range(self.k):
+            if not bool(going.any()):
+                break
+            closeness = residual @ W.T
+            if self.refit and step:  # A latent that is fitted has nothing left to give.
+                fitted = torch.where(taken[:, :step], picks[:, :step], self.d_sae)
+                closeness = F.pad(closeness, (0, 1)).scatter_(1, fitted, -torch.inf)[:, :-1]
+            best, picks[:, step] = closeness.max(dim=1)
+            taken[:, step] = going & (best > 0)
+            so_far = slice(0, step + 1)
+            chosen = F.embedding(picks[:, so_far], W)
+            codes[:, so_far], taken[:, so_far] = self._positive(x, chosen, taken[:, so_far], codes[:, so_far])
+            residual = x - torch.einsum("nk,nkd->nd", codes[:, so_far], chosen)
+            going = taken[:, step] & (residual.square().sum(dim=1) > enough)
+        return picks, taken
+
+    def _positive(
+        self,
+        x: Float[Tensor, "n d_in"],
+        chosen: Float[Tensor, "n k d_in"],
+        taken: Bool[Tensor, "n k"],
+        codes: Float[Tensor, "n k"],
+    ) -> tuple[Float[Tensor, "n k"], Bool[Tensor, "n k"]]:
+        """Fitted codes, and the picks that count once none is negative.
+
+        A fit that would make a code negative is followed as far as that code's zero, and without that pick from there
+        on, so that what is left never grows (Lawson and Hanson 1974, https://doi.org/10.1137/1.9781611971217).
+        """
+        while True:
+            fit = self._fitted(x, chosen, taken) * taken
+            negative = taken & (fit <= 0)
+            if not bool(negative.any()):
+                return fit, taken
+            parts = torch.where(negative, codes / (codes - fit), 1.0)
+            least = parts.amin(dim=1, keepdim=True)
+            taken = taken & ~(negative & (parts <= least))  # By which comes first, not by its rounded zero: it ends.
+            codes = (codes + least * (fit - codes)) * taken
+
+    def _fitted(
+        self, x: Float[Tensor, "n d_in"], chosen: Float[Tensor, "n k d_in"], taken: Bool[Tensor, "n k"]
+    ) -> Float[Tensor, "n k"]:
+        """Codes of the picks: least squares of all, or each of what those before it left."""
+        both = taken.unsqueeze(1) & taken.unsqueeze(2)
+        closeness = torch.einsum("nkd,nd->nk", chosen, x).unsqueeze(2) * taken.unsqueeze(2)
+        overlaps = (chosen @ chosen.mT) * both
+        one = torch.eye(chosen.shape[1], dtype=x.dtype, device=x.device)
+        if not self.refit:
+            # f_t = d_t . (x - sum over s < t of f_s d_s): a triangular system, its diagonal the squared norms, 1.
+            return torch.linalg.solve_triangular(overlaps.tril(-1) + one, closeness, upper=False).squeeze(2)
+        # The ridge keeps two latents that have become one from being given opposite, endless codes.
+        filled = overlaps + torch.where(both, 1e-6 * one, one)
+        return torch.cholesky_solve(closeness, torch.linalg.cholesky(filled)).squeeze(2)
+
+    def _none(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        none = torch.zeros(0, self.k, dtype=torch.long, device=x.device)
+        return none, none.bool()
+
+    def pre_acts(self, x: Float[Tensor, "n d_in"], features: Tensor) -> Float[Tensor, "n f"]:
+        """What some latents would be given if they were picked first, with autograd."""
+        return (x - self.b_dec) @ self.W_dec[features].T
+
+    def press(self, excess: Float[Tensor, ""]) -> None:
+        """More is left of every row while too many latents are picked."""
+        self.left.mul_(torch.exp(0.1 * excess)).clamp_(1e-6, 0.9)
+
+    def default_penalties(self) -> tuple[Any, ...]:
+        """AuxK revives dead latents."""
+        return (AuxK(),)
+
+
+def _as_latents(
+    codes: Float[Tensor, "n k"], picks: Int[Tensor, "n k"], taken: Bool[Tensor, "n k"], d_sae: int, *, repeats: bool
+) -> Latents:
+    """Codes as sparse rows; of a latent that a row picked more than once the codes add up."""
+    if repeats:
+        first = (picks.unsqueeze(1) == picks.unsqueeze(2)).to(torch.uint8).argmax(dim=2)  # Where each was picked first.
+        codes = torch.zeros_like(codes).scatter_add(1, first, codes * taken)
+        taken = taken & (first == torch.arange(codes.shape[1], device=codes.device))
+    rows, place = taken.nonzero(as_tuple=True)
+    return Latents.from_pairs(codes[rows, place], rows, picks[rows, place], len(codes), d_sae)
