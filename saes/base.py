@@ -1,5 +1,6 @@
 """What every sparse autoencoder is, and what a method may override."""
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.types import JSON, Latents, Site
+from interp.types import JSON, ActivationStore, Latents, Site
 from saes import axes, weights_file
 from saes.axes import Axes
 from saes.engine import passes
@@ -228,6 +229,10 @@ class SAE(nn.Module):
         """Divide by a scale all that is in units of the latents."""
         for name in self.latent_units:
             getattr(self, name).div_(scale)
+
+    def initialise(self, store: ActivationStore, **how: Any) -> None:
+        """Start at rows of a store: see `saes.initialising`."""
+        importlib.import_module("saes.initialising").initialise(self, store, **how)
 
     def save(self, path: Path | str) -> None:
         """Write weights, class, arguments, site and provenance to one safetensors file, whole or not at all."""

@@ -1,9 +1,9 @@
 """Bringing L0 to a target, for methods whose L0 is not fixed by construction.
 
 The excess of a batch is `log(L0 / target)`. Its sum is the logarithm of a factor on the penalties that make codes
-sparse (integral control: what is right for the target is found, whatever the data); and a method that has a threshold
-of its own moves it by the excess at once (`SAE.press`), so that L0 is right also where the learning rate has fallen to 0
-and penalties move nothing any more.
+sparse (integral control: what is right for the target is found, whatever the data). A method that has a threshold of
+its own moves it by the excess at once (`SAE.press`), so that L0 stays right where the learning rate has fallen to 0 and
+penalties move nothing any more.
 """
 
 import torch

@@ -4,14 +4,20 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from interp.types import Site
 from saes import weights_file
 from saes.base import SAE
 
+if TYPE_CHECKING:
+    from saes.baselines.base import Fitted
 
-def load(path: Path | str, *, classes: Sequence[type[SAE]] = ()) -> SAE:
-    """Load a saved SAE, in eval mode.
+_FITTED = ("saes.baselines.", "saes.codebooks.")
+
+
+def load(path: Path | str, *, classes: Sequence[type[SAE]] = ()) -> "SAE | Fitted":
+    """Load a saved SAE, in eval mode, or a baseline or codebook.
 
     Args:
         path: The file that `SAE.save` wrote.
@@ -21,6 +27,10 @@ def load(path: Path | str, *, classes: Sequence[type[SAE]] = ()) -> SAE:
         ValueError: If the file is no saved SAE, or names anything but a method: it is checked before it is called.
     """
     tensors, about = weights_file.read(Path(path))
+    if str(about.get("class")).startswith(_FITTED):
+        from saes.baselines.base import load as fitted
+
+        return fitted(path)
     method = _method(str(about.get("class")), classes, Path(path))
     try:
         sae = method(**about["arguments"]).to(tensors["b_dec"].dtype)

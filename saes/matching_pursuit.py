@@ -42,8 +42,10 @@ class MatchingPursuit(SAE):
         ValueError: If `k` is not in `1..d_sae`, or `tolerance` not in [0, 1).
     """
 
+    left: Tensor
+    unit: Tensor
     latent_units = ("unit",)
-    refuses = {  # noqa: RUF012 - a constant
+    refuses = {
         "prefixes": "fits each latent to what all those picked before it left, so a part of them is no code of its own",
         "d_out": "encodes by its decoder, which has to be of the input",
         "parametrization": "needs decoder rows of norm 1",
@@ -86,7 +88,7 @@ class MatchingPursuit(SAE):
             size = max(1, CHUNK_ENTRIES // self.d_sae)
             parts = [self._picked(rows - self.b_dec) for rows in x.split(size)] if len(x) else []
             picks, taken = (torch.cat(part) for part in zip(*parts, strict=True)) if parts else self._none(x)
-        codes = torch.relu(self._fitted(x - self.b_dec, F.embedding(picks, self.W_dec), taken))
+        codes = torch.relu(self._fitted(x - self.b_dec, F.embedding(picks, self.W_dec), taken)).to(x.dtype)
         latents = _as_latents(codes, picks, taken, self.d_sae, repeats=not self.refit)
         watched = None if watch is None else self.pre_acts(x, watch)
         return Encoded(DenseLatents(latents.dense()) if as_dense else latents, {}, watched)
@@ -97,7 +99,7 @@ class MatchingPursuit(SAE):
         n, W = len(x), self.W_dec
         picks = torch.zeros(n, self.k, dtype=torch.long, device=x.device)
         taken = torch.zeros(n, self.k, dtype=torch.bool, device=x.device)
-        codes = x.new_zeros(n, self.k)
+        codes = torch.zeros(n, self.k, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         enough = self.left * self.unit.square() * self.d_in
         residual, going = x, x.square().sum(dim=1) > enough
         for step in range(self.k):
@@ -112,7 +114,7 @@ class MatchingPursuit(SAE):
             so_far = slice(0, step + 1)
             chosen = F.embedding(picks[:, so_far], W)
             codes[:, so_far], taken[:, so_far] = self._positive(x, chosen, taken[:, so_far], codes[:, so_far])
-            residual = x - torch.einsum("nk,nkd->nd", codes[:, so_far], chosen)
+            residual = x - torch.einsum("nk,nkd->nd", codes[:, so_far].to(x.dtype), chosen)
             going = taken[:, step] & (residual.square().sum(dim=1) > enough)
         return picks, taken
 
@@ -142,6 +144,8 @@ class MatchingPursuit(SAE):
         self, x: Float[Tensor, "n d_in"], chosen: Float[Tensor, "n k d_in"], taken: Bool[Tensor, "n k"]
     ) -> Float[Tensor, "n k"]:
         """Codes of the picks: least squares of all, or each of what those before it left."""
+        # Systems are solved in float32 at least: there are no solvers for fewer bits.
+        x, chosen = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x, chosen))
         both = taken.unsqueeze(1) & taken.unsqueeze(2)
         closeness = torch.einsum("nkd,nd->nk", chosen, x).unsqueeze(2) * taken.unsqueeze(2)
         overlaps = (chosen @ chosen.mT) * both

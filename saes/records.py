@@ -11,6 +11,7 @@ from interp.types import JSON
 from saes.base import SAE
 from saes.normalising import Normalise
 from saes.penalties.base import Penalty, Step, reconstruction
+from saes.resampling import Resampling
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Job:
         signal: The loss itself, a function of the step; reconstruction by default.
         target_l0: L0 that training is to reach and keep (`saes.controlling`), for methods whose L0 is not fixed by
             construction; None leaves it to the penalties' coefficients.
+        resampling: How dead latents start again at badly reconstructed inputs; None where a penalty revives them.
 
     Raises:
         ValueError: If `lr` or `target_l0` is not positive, the name cannot name a file, or nothing moves the L0.
@@ -36,6 +38,7 @@ class Job:
     penalties: tuple[Penalty, ...] | None = None
     signal: Callable[[Step], Tensor] = reconstruction
     target_l0: float | None = None
+    resampling: Resampling | None = None
 
     def __post_init__(self) -> None:
         self.name = self.name or type(self.sae).__name__.lower()
@@ -45,6 +48,11 @@ class Job:
             raise ValueError(f"lr is {self.lr}, but a learning rate is positive: 1e-4 to 1e-2 is usual.")
         self.lr = default_lr(self.sae.d_sae) if self.lr is None else self.lr
         self.penalties = self.sae.default_penalties() if self.penalties is None else tuple(self.penalties)
+        if self.resampling is not None and not self.resampling.suits(self.sae):
+            raise ValueError(
+                f"resampling is given, but {type(self.sae).__name__} has no encoder and decoder rows of its own that "
+                "could start again: leave it out, and let AuxK revive dead latents."
+            )
         if self.target_l0 is not None:
             self._check_target(self.target_l0)
         classes = [type(penalty).__name__ for penalty in self.penalties]
@@ -75,6 +83,7 @@ class Job:
             "lr": self.lr,
             "penalties": penalties,
             "target_l0": self.target_l0,
+            "resampling": None if self.resampling is None else vars(self.resampling),
             "signal": getattr(self.signal, "__name__", type(self.signal).__name__),
         }
 

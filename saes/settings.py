@@ -24,17 +24,19 @@ class Setting:
         arguments: Its keywords, but for `d_in` and `seed`.
         lr: Peak learning rate; None for the rule.
         penalties: Terms added to the loss; None for the method's own.
+        target_l0: What L0 is brought to; None for what it becomes.
     """
 
     method: type[SAE]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     lr: float | None = None
     penalties: tuple[Penalty, ...] | None = None
+    target_l0: float | None = None
 
     def job(self, d_in: int, seed: int, name: str) -> Job:
         """What is trained for one seed."""
         sae = self.method(d_in=d_in, seed=seed, **self.arguments)
-        return Job(sae, name=name, lr=self.lr, penalties=self.penalties)
+        return Job(sae, name=name, lr=self.lr, penalties=self.penalties, target_l0=self.target_l0)
 
     def choices(self) -> JSON:
         """Everything that another setting may choose otherwise, by name."""
@@ -42,7 +44,8 @@ class Setting:
         kinds = _DEFAULT if self.penalties is None else "+".join(type(p).__name__ for p in given) or "none"
         own = {f"{type(p).__name__}.{key}": value for p in given for key, value in vars(p).items()}
         lr = _DEFAULT if self.lr is None else self.lr
-        return {**self.arguments, "lr": lr, "penalties": kinds, **own}
+        target = {} if self.target_l0 is None else {"target_l0": self.target_l0}
+        return {**self.arguments, "lr": lr, "penalties": kinds, **target, **own}
 
     def label(self, keys: Sequence[str]) -> str:
         """Some of its choices, those that are not the default, for people."""
@@ -50,24 +53,30 @@ class Setting:
         return ", ".join(f"{key}={choices[key]}" for key in keys if choices.get(key, _DEFAULT) != _DEFAULT)
 
 
-def grid(method: type[SAE], *, lr: Any = None, penalties: Any = None, **arguments: Any) -> list[Setting]:
+def grid(
+    method: type[SAE], *, lr: Any = None, penalties: Any = None, target_l0: Any = None, **arguments: Any
+) -> list[Setting]:
     """Every combination of the values given: a list is a choice, anything else (a tuple, too) is one value.
 
     Args:
         method: An SAE's class.
         lr: Peak learning rate, or several.
         penalties: A tuple of penalties, or a list of such tuples.
+        target_l0: What L0 is brought to, or several.
         arguments: The method's keywords, but for `d_in` and `seed`.
 
     Raises:
         ValueError: If a list is empty.
     """
-    axes = {"lr": lr, "penalties": penalties, **arguments}
+    axes = {"lr": lr, "penalties": penalties, "target_l0": target_l0, **arguments}
     if empty := [name for name, values in axes.items() if values == []]:
         raise ValueError(f"{empty[0]} is an empty list, but a grid needs a value: give one, or leave it out.")
     values = [value if isinstance(value, list) else [value] for value in axes.values()]
     combined = [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
-    return [Setting(method, {name: one[name] for name in arguments}, one["lr"], one["penalties"]) for one in combined]
+    return [
+        Setting(method, {name: one[name] for name in arguments}, one["lr"], one["penalties"], one["target_l0"])
+        for one in combined
+    ]
 
 
 def named(settings: Sequence[Setting]) -> dict[str, Setting]:

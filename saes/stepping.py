@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from interp.stores.shuffling import counter_key
 from interp.types import Activations, Latents
-from saes.axes import DEFAULTS
-from saes.base import SAE
 from saes.engine import optimizing, passes
 from saes.engine.products import low_precision
 from saes.engine.stacking import Stack
@@ -49,24 +48,6 @@ class Taken:
     loss: Tensor
     norm: Tensor
     lr: float
-
-
-def groups(jobs: Sequence[Job], config: TrainConfig, device: torch.device) -> list[tuple[Stack | None, list[int]]]:
-    """Which jobs take their steps as one, each group with its stack, and which alone: None and all of them."""
-    wanted = device.type == "cuda" if config.stack is None else config.stack
-    alike: dict[object, list[int]] = {}
-    for i, job in enumerate(jobs):
-        alike.setdefault(_shape(job.sae) if wanted else None, []).append(i)
-    single = alike.pop(None, []) + [i for members in alike.values() if len(members) == 1 for i in members]
-    stacked = [members for members in alike.values() if len(members) > 1]
-    found: list[tuple[Stack | None, list[int]]] = [(Stack([jobs[i].sae for i in own]), own) for own in stacked]
-    return [*found, (None, single)]
-
-
-def _shape(sae: SAE) -> tuple[object, ...] | None:
-    """What SAEs that are stacked have in common; None for one that is more than a linear encoder and decoder."""
-    own_pass = sae.axes != DEFAULTS or type(sae).encoded is not SAE.encoded
-    return None if own_pass else (sae.by_feature, sae.d_in, sae.b_dec.dtype)
 
 
 def take(
@@ -145,6 +126,17 @@ def _move(
     good = torch.isfinite(loss) & torch.isfinite(norm)
     optimizing.update(unit, optimizer, lr=lr, clip=config.clip, norm=norm, good=good)
     state.move(job.sae, step.latents, config.density_rate, good, job.target_l0)
+    if job.resampling is not None and job.resampling.due(moment.steps, config.steps):
+        dead = (state.silent > config.dead_after).nonzero().squeeze(1)
+        job.resampling.apply(
+            job.sae,
+            optimizer,
+            state.silent,
+            dead,
+            step.x,
+            step.residual,
+            key=int(counter_key(config.seed, moment.steps)) >> 1,
+        )
     if not log:
         return None
     return _metrics(job, state, Taken(step, terms, loss, norm, lr), moment)

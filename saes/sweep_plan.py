@@ -48,8 +48,9 @@ class Planned:
         """Plain values."""
         penalties = self.setting.penalties
         listed = None if penalties is None else [{"class": type(p).__name__, **vars(p)} for p in penalties]
-        about = {"class": self.setting.method.__name__, "arguments": dict(self.setting.arguments)}
-        return {**about, "lr": self.setting.lr, "penalties": listed, "seed": self.seed, "setting": self.place}
+        about: JSON = {"class": self.setting.method.__name__, "arguments": dict(self.setting.arguments)}
+        about |= {"lr": self.setting.lr, "penalties": listed, "target_l0": self.setting.target_l0}
+        return {**about, "seed": self.seed, "setting": self.place}
 
 
 def planned(asked: Sequence[Setting], d_in: int, config: TrainConfig, seeds: Sequence[int]) -> list[Planned]:

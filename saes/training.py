@@ -10,7 +10,7 @@ import torch
 
 from interp.progress import Progress
 from interp.types import Activations, ActivationStore
-from saes import checkpoints, forecasts, normalising, stepping
+from saes import checkpoints, forecasts, grouping, normalising, stepping
 from saes.base import SAE
 from saes.engine import graphs, optimizing
 from saes.engine.kernels import availability
@@ -68,7 +68,7 @@ class Trainer:
         self.device = torch.device(config.device)
         for job in self.jobs:
             job.sae.to(self.device, torch.float32).train()
-        self.groups = stepping.groups(self.jobs, config, self.device)
+        self.groups = grouping.groups(self.jobs, config, self.device)
         self.states = [TrainState.start(job.sae) for job in self.jobs]
         self.optimizers = [optimizing.Adam(job.sae, config.betas) for job in self.jobs]
         self.graphs = graphs.Graphs()

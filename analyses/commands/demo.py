@@ -11,8 +11,7 @@ from interp.durability import write_json
 
 if TYPE_CHECKING:
     from analyses.dictionary.bundle import FeatureDictionary
-    from interp.types import ActivationStore, Model
-    from saes.base import SAE
+    from interp.types import ActivationStore, Directions, Model
     from saes.metrics.splicing import TextModel
 
 
@@ -139,7 +138,7 @@ def _harvested(arguments: Arguments, subject: Subject, model: "Model") -> tuple[
     return stores[0], stores[1]
 
 
-def _trained(arguments: Arguments, subject: Subject, store: "ActivationStore") -> tuple[dict[str, "SAE"], float]:
+def _trained(arguments: Arguments, subject: Subject, store: "ActivationStore") -> tuple[dict[str, "Directions"], float]:
     """Its dictionaries from one stream, and the seconds each took on average."""
     from saes.loading import load
     from saes.training import Job, TrainConfig, Trainer
@@ -162,7 +161,7 @@ def _trained(arguments: Arguments, subject: Subject, store: "ActivationStore") -
 def _dictionary(
     arguments: Arguments,
     subject: Subject,
-    sae: "SAE",
+    sae: "Directions",
     store: "ActivationStore",
     held_out: "ActivationStore",
     name: str,

@@ -13,7 +13,7 @@ from analyses.commands import stores
 
 if TYPE_CHECKING:
     from analyses.dictionary.bundle import FeatureDictionary
-    from saes.base import SAE
+    from interp.types import Directions
 
 GO_ON = "run the same command again to go on from the last checkpoint"
 _GOOD = 0.7
@@ -92,7 +92,7 @@ def run(arguments: Arguments) -> None:
         print(f"open {export_page([arguments.out], target, title=arguments.title)}")
 
 
-def _label(arguments: Arguments, sae: "SAE", bundle: "FeatureDictionary") -> int:
+def _label(arguments: Arguments, sae: "Directions", bundle: "FeatureDictionary") -> int:
     """Write labels chosen on the store and judged on the held-out one; returns how many features have one."""
     from analyses.dictionary.labelling import best_labels, evaluate_labels
 

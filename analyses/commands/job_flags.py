@@ -58,14 +58,16 @@ def _job(base: JobSpec | None, taken: set[str]) -> Any:
         method = jobs.method(base.method)
         # The run has a seed too, so an SAE's own is given in a file.
         keywords = {name: both for name, both in jobs.keywords(method).items() if name not in taken}
-        fields += [("name", str | None), ("lr", float | None), *((name, kind) for name, (kind, _) in keywords.items())]
+        fields += [("name", str | None), ("lr", float | None), ("target_l0", float | None)]
+        fields += [*((name, kind) for name, (kind, _) in keywords.items())]
         values = {
             n: tyro.MISSING if default is dataclasses.MISSING else default for n, (_, default) in keywords.items()
         }
         values |= {name: value for name, value in base.arguments.items() if name in keywords}
-        values |= {"method": base.method, "name": base.name, "lr": base.lr}
+        values |= {"method": base.method, "name": base.name, "lr": base.lr, "target_l0": base.target_l0}
         about += "\n    name: Names its file; the class in small letters by default."
         about += "\n    lr: Peak learning rate; by the width where none is given."
+        about += "\n    target_l0: L0 that training brings about, for methods that no k fixes."
         about += "\n" + inspect.cleandoc(method.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
     kind = dataclasses.make_dataclass("Job", fields, frozen=True)
     kind.__doc__ = about
@@ -79,13 +81,15 @@ def _nested(field: "dataclasses.Field[Any]") -> tuple["dataclasses.Field[Any]", 
 
 def _spec(base: JobSpec, read: Any) -> JobSpec:
     values = {f.name: getattr(read, f.name) for f in dataclasses.fields(read) if f.name != "method"}
-    name, lr = values.pop("name"), values.pop("lr")
-    return dataclasses.replace(base, name=name, lr=lr, arguments=base.arguments | values)
+    own = {key: values.pop(key) for key in ("name", "lr", "target_l0")}
+    return dataclasses.replace(base, **own, arguments=base.arguments | values)
 
 
 def _refuse_job_flags(argv: Sequence[str], listed: int) -> None:
     """Explain a method's flag where it is not known which job it belongs to."""
-    names = {"name", "lr"}.union(*(jobs.keywords(jobs.method(name)) for name in jobs.method_names())) - {"seed"}
+    names = {"name", "lr", "target_l0"}.union(*(jobs.keywords(jobs.method(name)) for name in jobs.method_names())) - {
+        "seed"
+    }
     for word in argv:
         flag = word.partition("=")[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and flag in names:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from saes.base import SAE
     from saes.penalties.base import Penalty
     from saes.records import Job
+    from saes.resampling import Resampling
 
 Plain = dict[str, Any]
 
@@ -30,6 +31,8 @@ class JobSpec:
         lr: Peak learning rate; by the SAE's width where it is null.
         arguments: Keywords of the method, but for `d_in`, which comes from the store.
         penalties: The class of each and its keywords; null for the method's own.
+        target_l0: L0 that training brings about, for methods that no k fixes; null for what it becomes.
+        resampling: Keywords of `saes.resampling.Resampling`; null for none.
     """
 
     method: str
@@ -37,6 +40,8 @@ class JobSpec:
     lr: float | None = None
     arguments: Plain = field(default_factory=dict)
     penalties: tuple[Plain, ...] | None = None
+    target_l0: float | None = None
+    resampling: Plain | None = None
 
 
 def method_names() -> list[str]:
@@ -102,6 +107,8 @@ def completed(spec: JobSpec, at: str) -> JobSpec:
             read[name] = default
     for number, penalty in enumerate(spec.penalties or ()):
         _penalty(penalty, f"{at}.penalties[{number}]")
+    if spec.resampling is not None:
+        resampling(spec.resampling, f"{at}.resampling")
     return dataclasses.replace(spec, method=chosen.__name__, arguments=read)
 
 
@@ -110,7 +117,20 @@ def job(spec: JobSpec, d_in: int) -> "Job":
     from saes.records import Job
 
     sae = method(spec.method)(d_in=d_in, **spec.arguments)
-    return Job(sae, name=spec.name, lr=spec.lr, penalties=penalties(spec))
+    again = None if spec.resampling is None else resampling(spec.resampling, "resampling")
+    return Job(sae, name=spec.name, lr=spec.lr, penalties=penalties(spec), target_l0=spec.target_l0, resampling=again)
+
+
+def resampling(plain: Plain, at: str) -> "Resampling":
+    """Resampling by its keywords.
+
+    Raises:
+        ValueError: If a keyword is unknown or of a wrong type.
+    """
+    from saes.resampling import Resampling
+
+    found: Resampling = record_from_plain(Resampling, plain, at)
+    return found
 
 
 def penalties(spec: JobSpec) -> "tuple[Penalty, ...] | None":

@@ -24,12 +24,14 @@ class Grid:
         lr: Peak learning rate; by the SAE's width where it is null.
         arguments: Keywords of the method, but for `d_in`, which comes from the store, and `seed`, which `seeds` gives.
         penalties: The class of each and its keywords; null for the method's own.
+        target_l0: L0 that training brings about, for methods that no k fixes; null for what it becomes.
     """
 
     method: str
     lr: Any = None
     arguments: Plain = field(default_factory=dict)
     penalties: tuple[Plain, ...] | None = None
+    target_l0: Any = None
 
 
 def settings(grid: Grid, at: str) -> "list[Setting]":
@@ -55,11 +57,12 @@ def settings(grid: Grid, at: str) -> "list[Setting]":
         name: choices(kinds.get(name, Any), value, f"{at}.arguments.{name}") for name, value in grid.arguments.items()
     }
     rates = choices(float | None, grid.lr, f"{at}.lr")
+    targets = choices(float | None, grid.target_l0, f"{at}.target_l0")
     found = []
-    for penalties, own, lr in itertools.product(_penalties(grid), _combined(arguments), rates):
-        spec = jobs.completed(JobSpec(grid.method, None, lr, own, penalties), at)
+    for penalties, own, lr, target in itertools.product(_penalties(grid), _combined(arguments), rates, targets):
+        spec = jobs.completed(JobSpec(grid.method, None, lr, own, penalties, target), at)
         known = {name: value for name, value in spec.arguments.items() if name != "seed"}
-        found.append(Setting(method, known, spec.lr, jobs.penalties(spec)))
+        found.append(Setting(method, known, spec.lr, jobs.penalties(spec), target))
     return found
 
 

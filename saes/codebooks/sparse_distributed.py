@@ -155,7 +155,7 @@ class SparseDistributed(Fitted):
         if familiarity == 1:
             return support.argmax(dim=1)
         rise = self.gain * familiarity**self.power * torch.sigmoid(self.slope * (support - self.centre))
-        generator = torch.Generator().manual_seed(int(counter_key(self.seed, _DRAW, 0)) >> 1)
+        generator = torch.Generator().manual_seed(int(counter_key(self.seed, _DRAW, int(self.learned))) >> 1)
         # Gumbel noise: the largest sum is a draw in proportion to mu.
         noise = -torch.empty(support.shape).exponential_(generator=generator).log()
         return (torch.log1p(rise) + noise.to(rise)).argmax(dim=1)

@@ -30,7 +30,7 @@ class Stack:
     """SAEs whose parameters are parts of the same four tensors from now on.
 
     Args:
-        saes: Of one width in and out, one type and one way of looking at chunks, as `saes.stepping.groups` finds them.
+        saes: Of one width in and out, one type and one way of looking at chunks, as `saes.grouping.groups` finds them.
     """
 
     def __init__(self, saes: Sequence["SAE"]) -> None:

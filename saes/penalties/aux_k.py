@@ -49,5 +49,7 @@ class AuxK:
         if k < n_dead:
             # A border a row, not a scatter: what is below the k-th largest goes to zero.
             values = pre_acts.detach()
+            values = values.abs() if step.sae.signed else values
             pre_acts = pre_acts * (values >= row_borders(values, k))
-        return self.coefficient * squared_error(torch.relu(pre_acts) @ dead.W_dec, residual)
+        codes = pre_acts if step.sae.signed else torch.relu(pre_acts)
+        return self.coefficient * squared_error(codes @ dead.W_dec, residual)

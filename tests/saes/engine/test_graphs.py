@@ -29,7 +29,7 @@ HOST = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, 
 # What launches nothing: memory asked for, and shapes changed in place.
 NOTHING = {aten.empty, aten.empty_like, aten.new_empty, aten.empty_strided, aten.new_empty_strided}
 NOTHING |= {aten.squeeze_, aten.unsqueeze_, aten.t_, aten.transpose_}
-STEPS, ROWS = 40, 8
+STEPS, ROWS, SKIPPED = 40, 8, (0, 13, 37, 38, 39)  # The first is a warm-up, the last is logged.
 # Learning rates that float32 holds: steps with graphs and without are given the same.
 CONFIG = {
     "tokens": 64 * ROWS,
@@ -136,7 +136,7 @@ def _trained(kind: str, store, steps: int = STEPS, *, on: bool, **run) -> Traine
     config = TrainConfig(**CONFIG, stack=kind == "stack", graphs=on)
     trainer = Trainer(RUNS[kind](), config, store, progress=False, **run)
     for batch in store.batches(ROWS, seed=0, start_step=trainer.steps):
-        if trainer.steps in (13, 18):
+        if trainer.steps in SKIPPED:
             batch.values[3, 1] = torch.nan
         trainer.step(batch, log=(trainer.steps + 1) % config.log_every == 0)
         if trainer.run_folder is not None and trainer.steps == 17:
@@ -154,7 +154,7 @@ def test_steps_as_graphs_are_the_steps_to_the_bit(kind: str, store, counted) -> 
     found = _trained(kind, store, on=True)
     for one, other in zip(_everything(plain), _everything(found), strict=True):
         assert torch.equal(one, other)
-    assert all(int(state.skipped) == 2 for state in found.states)
+    assert all(int(state.skipped) == len(SKIPPED) for state in found.states)
     all_but_the_first_and_those_logged = STEPS - 4 - 1
     if kind == "one":
         assert counted == {"captured": 1, "replayed": all_but_the_first_and_those_logged}

@@ -15,6 +15,7 @@ from saes.engine import optimizing, products
 from saes.engine.choices import row_top_k
 from saes.engine.selection import Candidates, Context
 from saes.engine.stacking import Stack, stacked
+from saes.grouping import groups
 from saes.jumprelu import JumpReLU
 from saes.penalties.aux_k import AuxK
 from saes.penalties.base import Step
@@ -22,7 +23,7 @@ from saes.penalties.l0 import L0
 from saes.penalties.l1 import L1
 from saes.relu import ReLU
 from saes.states import TrainState
-from saes.stepping import Moment, groups, take, take_stacked
+from saes.stepping import Moment, take, take_stacked
 from saes.topk import TopK
 from saes.training import Job, TrainConfig, Trainer
 
