@@ -32,11 +32,11 @@ import quality_table
 import torch
 from quality_worlds import BATCH, SAMPLES, WORLDS, Ground, Linear, judge
 
+from interp.stores.memory import MemoryStore
 from interp.types import Directions
 from saes.base import SAE
 from saes.loading import methods
-from saes.penalties.aux_k import AuxK
-from saes.penalties.l0 import L0
+from saes.matching_pursuit import MatchingPursuit
 from saes.training import Job, TrainConfig, Trainer
 
 D_SAE = 256
@@ -50,7 +50,9 @@ OURS: dict[str, tuple[str, Settings, Settings, Penalties]] = {
     "topk-matryoshka": ("TopK", {"prefixes": PREFIXES}, {}, lambda _: None),
     "batchtopk": ("BatchTopK", {}, {}, lambda _: None),
     "matryoshka": ("BatchTopK", {"prefixes": PREFIXES}, {}, lambda _: None),
-    "jumprelu": ("JumpReLU", {}, {"penalty": 1.2}, lambda given: (L0(given["penalty"]), AuxK())),
+    "jumprelu": ("JumpReLU", {}, {"target": True}, lambda _: None),
+    # The second part of the run: the first trains the BatchTopK whose decoder it begins with.
+    "matchingpursuit": ("MatchingPursuit", {}, {"lr": 3e-3, "begins": 0.6, "target": True}, lambda _: None),
 }
 
 _RECIPE = {"lr": 1e-2, "warmup": 0.02, "decay": 0.8, "window": 20_000, "normalise": False}
@@ -82,13 +84,15 @@ def made(method: str, k: int, seed: int, settings: Settings) -> Job:
     (sae_class,) = [found for known, found in methods().items() if known.lower() == name.lower()]
     if "k" in inspect.signature(sae_class).parameters:
         arguments = {**arguments, "k": k}
-    return Job(
-        sae_class(d_in=64, d_sae=D_SAE, seed=seed, **arguments), lr=settings["lr"], penalties=penalties(settings)
-    )
+    sae = sae_class(d_in=64, d_sae=D_SAE, seed=seed, **arguments)
+    target = float(k) if settings.get("target") else None
+    return Job(sae, lr=settings["lr"], penalties=penalties(settings), target_l0=target)
 
 
 def ours(method: str, ground: Ground, k: int, settings: Settings, *, told: bool = False) -> Directions:
     """Train a method of ours; `told` the true dictionary, it learns but the encoder."""
+    if "begins" in settings:
+        return _pursuit(ground, k, settings)
     job = made(method, k, ground.seed, settings)
     config = TrainConfig(tokens=SAMPLES, batch_size=BATCH, seed=ground.seed)
     trainer = Trainer([job], config, ground.rows, progress=False)
@@ -102,6 +106,19 @@ def ours(method: str, ground: Ground, k: int, settings: Settings, *, told: bool 
         hold(job.sae, ground)
     ((_, trained),) = trainer.export()
     return trained
+
+
+def _pursuit(ground: Ground, k: int, settings: Settings) -> Directions:
+    """Matching pursuit that begins with the decoder of a BatchTopK: both together see every row once."""
+    first = int(SAMPLES * settings["begins"])
+    values = ground.rows.span(0, SAMPLES).values
+    parts = [MemoryStore.from_values(part, site=ground.rows.site) for part in (values[:first], values[first:])]
+    config = TrainConfig(tokens=first, batch_size=BATCH, seed=ground.seed)
+    begun = Trainer([made("batchtopk", k, ground.seed, recipe("ours", "batchtopk"))], config, parts[0], progress=False)
+    pursuit = MatchingPursuit.of(begun.run()[0], parts[1], k=2 * k, tolerance=0.02)
+    job = Job(pursuit, lr=settings["lr"], target_l0=float(k))
+    config = TrainConfig(tokens=SAMPLES - first, batch_size=BATCH, seed=ground.seed)
+    return Trainer([job], config, parts[1], progress=False).run()[0]
 
 
 @torch.no_grad()

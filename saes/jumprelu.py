@@ -12,6 +12,7 @@ from interp.types import Latents
 from saes.axes import Axes
 from saes.base import SAE
 from saes.engine.dense import DenseLatents
+from saes.penalties.aux_k import AuxK
 from saes.penalties.l0 import L0
 
 PRESS = 0.02
@@ -76,8 +77,8 @@ class JumpReLU(SAE):
         self.log_threshold.add_(PRESS * excess)
 
     def default_penalties(self) -> tuple[Any, ...]:
-        """L0 raises the thresholds."""
-        return (L0(),)
+        """L0 raises the thresholds, and AuxK revives the latents that it silences."""
+        return (L0(), AuxK())
 
 
 class _Jump(torch.autograd.Function):

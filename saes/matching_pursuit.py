@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.types import Latents
+from interp.types import ActivationStore, Directions, Latents
+from saes import normalising
 from saes.arguments import check_k
 from saes.axes import Axes
 from saes.base import SAE
@@ -73,6 +74,42 @@ class MatchingPursuit(SAE):
         self.register_buffer("left", torch.tensor(float(tolerance)))
         # Root mean square of a coordinate: 1 in training, where activations have unit variance.
         self.register_buffer("unit", torch.ones(()))
+
+    @classmethod
+    def of(
+        cls, directions: Directions, store: ActivationStore, *, k: int = 32, tolerance: float = 0.0, refit: bool = True
+    ) -> "MatchingPursuit":
+        """Matching pursuit on the decoder of other directions, which reads them better than their own encoder.
+
+        It can be used as it is, or trained on. Pursuit alone finds fewer features from a random start than a linear
+        encoder does (it fits any row with mixtures of them), so this is also how to begin: train a BatchTopK for the
+        first part of the run, and its pursuit for the rest.
+
+        Args:
+            directions: Whose decoder, with its bias.
+            store: The activations they are of, which tell what `tolerance` is a part of.
+            k: Picks at most.
+            tolerance: Where a row stops: see the class.
+            refit: Whether all codes are fitted again after each pick.
+
+        Raises:
+            ValueError: If the widths of store and directions differ.
+        """
+        W_dec = directions.W_dec.detach().float()
+        if W_dec.shape[1] != store.d_in:
+            raise ValueError(
+                f"store has width {store.d_in} at {store.site}, but the decoder has {W_dec.shape[1]}: give the store "
+                "of the site that it gives back."
+            )
+        found = cls(d_in=W_dec.shape[1], d_sae=len(W_dec), k=k, tolerance=tolerance, refit=refit)
+        bias = getattr(directions, "b_dec", None)
+        with torch.no_grad():
+            found.W_dec.copy_(F.normalize(W_dec, dim=1))
+            if bias is not None:
+                found.b_dec.copy_(bias)
+            found.unit.fill_(1 / normalising.estimate(store, "scale", seed=0).scale)
+        found.site, found.labels = directions.site, dict(directions.labels)
+        return found.eval()
 
     def encoded(
         self,
