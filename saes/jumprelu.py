@@ -15,7 +15,7 @@ from saes.engine.dense import DenseLatents
 from saes.penalties.aux_k import AuxK
 from saes.penalties.l0 import L0
 
-PRESS = 0.02
+PRESS = 0.1
 """Part of the excess of L0 by which thresholds rise at once. L0 falls by two to four times a rise: stable to 0.3."""
 
 

@@ -172,7 +172,8 @@ class MatchingPursuit(SAE):
             negative = taken & (fit <= 0)
             if not bool(negative.any()):
                 return fit, taken
-            parts = torch.where(negative, codes / (codes - fit), 1.0)
+            fall = (codes - fit).clamp(min=torch.finfo(fit.dtype).tiny)  # Nothing that falls to nothing is 0 / 0.
+            parts = torch.where(negative, codes / fall, 1.0)
             least = parts.amin(dim=1, keepdim=True)
             taken = taken & ~(negative & (parts <= least))  # By which comes first, not by its rounded zero: it ends.
             codes = (codes + least * (fit - codes)) * taken

@@ -77,6 +77,7 @@ class TrainState:
         density_rate: float,
         good: Tensor | None = None,
         target_l0: float | None = None,
+        rate: float = 0.0,
     ) -> None:
         """Count one step: silence, densities, and the SAE's thresholds; in place, since a graph may do it (`graphs`).
 
@@ -86,6 +87,7 @@ class TrainState:
             density_rate: Weight of this step in the running density.
             good: Whether it had a finite loss; where it had none, only `steps` and what was skipped move.
             target_l0: What L0 is to become; None for what it may.
+            rate: Part of its excess that is summed (`saes.controlling`).
         """
         good = torch.ones((), dtype=torch.bool, device=self.silent.device) if good is None else good
         fired = latents.fired().to(self.density.dtype)
@@ -103,7 +105,7 @@ class TrainState:
             buffer.copy_(torch.where(good, value, buffer))
         if target_l0 is not None:
             excess = controlling.excess(fired.sum() / max(len(latents), 1), target_l0) * good
-            self.pressure += controlling.RATE * excess
+            self.pressure += rate * excess
             sae.press(excess)
 
     def check(self, job: str, lr: float, most: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from interp.stores.shuffling import counter_key
 from interp.types import Activations, Latents
+from saes import controlling
 from saes.engine import optimizing, passes
 from saes.engine.products import low_precision
 from saes.engine.stacking import Stack
@@ -125,7 +126,7 @@ def _move(
     norm = optimizing.gradient_norm(job.sae)
     good = torch.isfinite(loss) & torch.isfinite(norm)
     optimizing.update(unit, optimizer, lr=lr, clip=config.clip, norm=norm, good=good)
-    state.move(job.sae, step.latents, config.density_rate, good, job.target_l0)
+    state.move(job.sae, step.latents, config.density_rate, good, job.target_l0, controlling.rate(config.steps))
     if job.resampling is not None and job.resampling.due(moment.steps, config.steps):
         dead = (state.silent > config.dead_after).nonzero().squeeze(1)
         job.resampling.apply(
