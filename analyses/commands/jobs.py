@@ -76,7 +76,7 @@ def keywords(of: "type[SAE]") -> dict[str, tuple[Any, Any]]:
 
 
 def completed(spec: JobSpec, at: str) -> JobSpec:
-    """The same job with its method's defaults written out and its class named.
+    """The same job with its method's own defaults written out and its class named.
 
     Args:
         spec: The job.
@@ -85,6 +85,8 @@ def completed(spec: JobSpec, at: str) -> JobSpec:
     Raises:
         ValueError: If a method, keyword or penalty is unknown, missing or of a wrong type.
     """
+    from saes.axes import DEFAULTS
+
     try:
         chosen = method(spec.method)
     except ValueError as error:
@@ -109,7 +111,8 @@ def completed(spec: JobSpec, at: str) -> JobSpec:
         _penalty(penalty, f"{at}.penalties[{number}]")
     if spec.resampling is not None:
         resampling(spec.resampling, f"{at}.resampling")
-    return dataclasses.replace(spec, method=chosen.__name__, arguments=read)
+    plain = {name: value for name, value in read.items() if name not in DEFAULTS or value != DEFAULTS[name]}  # type: ignore[literal-required]
+    return dataclasses.replace(spec, method=chosen.__name__, arguments=plain)
 
 
 def job(spec: JobSpec, d_in: int) -> "Job":

@@ -22,7 +22,7 @@ def test_a_job_takes_the_methods_own_defaults(sae: TopK) -> None:
     assert Job(sae, penalties=()).penalties == ()
     record = json.loads(json.dumps(job.to_json()))
     assert record["class"] == "saes.topk.TopK"
-    assert record["arguments"] == {"d_in": 6, "d_sae": 64, "seed": 0, "k": 32, "prefixes": None}
+    assert record["arguments"] == {"d_in": 6, "d_sae": 64, "seed": 0, "k": 32}
     assert record["penalties"] == [{"class": "AuxK", "coefficient": 0.25, "k_aux": None}]
     assert record["signal"] == "reconstruction"
 

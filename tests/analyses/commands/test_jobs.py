@@ -20,7 +20,7 @@ def test_every_method_goes_by_its_class_and_its_file_in_any_case():
 
 def test_defaults_are_written_out_and_completing_twice_changes_nothing():
     spec = completed(JobSpec("topk", arguments={"d_sae": 8}), "jobs[0]")
-    assert spec == JobSpec("TopK", arguments={"d_sae": 8, "k": 32, "prefixes": None, "seed": 0})
+    assert spec == JobSpec("TopK", arguments={"d_sae": 8, "k": 32, "seed": 0})
     assert completed(spec, "jobs[0]") == spec
 
 
@@ -65,7 +65,7 @@ def test_a_job_is_built_for_the_width_of_the_store():
     spec = JobSpec("topk", "small", 0.5, {"d_sae": 8, "k": 2}, ({"class": "AuxK", "coefficient": 0.5, "k_aux": 3},))
     built = job(completed(spec, ""), d_in=5)
     assert isinstance(built.sae, TopK)
-    assert built.sae.arguments == {"d_in": 5, "d_sae": 8, "k": 2, "prefixes": None, "seed": 0}
+    assert built.sae.arguments == {"d_in": 5, "d_sae": 8, "k": 2, "seed": 0}
     assert (built.name, built.lr, built.penalties) == ("small", 0.5, (AuxK(0.5, 3),))
     assert job(completed(JobSpec("topk", arguments={"d_sae": 8, "k": 2}, penalties=()), ""), 5).penalties == ()
     assert job(completed(JobSpec("topk", arguments={"d_sae": 8, "k": 2}), ""), 5).penalties == (AuxK(),)

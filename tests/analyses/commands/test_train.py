@@ -17,8 +17,9 @@ def printed(unweave, *words):
 
 def test_a_methods_keywords_are_flags(unweave):
     found = printed(unweave, "--store", "s", "--run", "r", "--method=topk", "--d-sae", "16", "--k", "2", "--name", "x")
-    arguments = {"d_sae": 16, "k": 2, "prefixes": None, "seed": 0}
-    assert found["jobs"] == [{"method": "TopK", "name": "x", "lr": None, "arguments": arguments, "penalties": None}]
+    arguments = {"d_sae": 16, "k": 2, "seed": 0}
+    unset = {"lr": None, "penalties": None, "target_l0": None, "resampling": None}
+    assert found["jobs"] == [{"method": "TopK", "name": "x", "arguments": arguments, **unset}]
     assert found["config"]["checkpoint_every"] == 200
 
 
@@ -29,7 +30,7 @@ def test_flags_change_the_only_job_of_a_file_and_method_replaces_all(unweave, tm
         "jobs: [{method: topk, lr: 1e-3, arguments: {d_sae: 16, k: 2, seed: 7}, penalties: [{class: AuxK}]}]\n"
     )
     one = printed(unweave, "--config", file, "--k", "3", "--batch-size", "50")
-    assert one["jobs"][0]["arguments"] == {"d_sae": 16, "k": 3, "prefixes": None, "seed": 7}
+    assert one["jobs"][0]["arguments"] == {"d_sae": 16, "k": 3, "seed": 7}
     assert (one["jobs"][0]["lr"], one["jobs"][0]["penalties"]) == (1e-3, [{"class": "AuxK"}])
     assert (one["config"]["tokens"], one["config"]["batch_size"], one["config"]["checkpoint_every"]) == (500, 50, 200)
     other = printed(unweave, "--config", file, "--method", "relu", "--d-sae", "8")
@@ -40,7 +41,7 @@ def test_flags_change_the_only_job_of_a_file_and_method_replaces_all(unweave, tm
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--store", "s", "--run", "r"], "--method must be given (one of BatchTopK,"),
+        (["--store", "s", "--run", "r"], "--method must be given (one of AbsTopK, BatchTopK,"),
         (["--d-sae", "3"], "--d-sae belongs to a job, and it is not known which: give --method too."),
         (["--method", "tpok"], "method is 'tpok': did you mean topk"),
         (["--method", "topk", "--d-sea", "3"], "--d-sea is no option: did you mean --d-sae?"),
