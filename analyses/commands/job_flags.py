@@ -51,12 +51,15 @@ def _base(argv: Sequence[str], listed: Sequence[JobSpec]) -> JobSpec | None:
 
 def _job(base: JobSpec | None, taken: set[str]) -> Any:
     """A record whose fields are the flags of a job, with the values it has so far."""
+    from saes.axes import Axes
+
     about = f"One job.\n\nArgs:\n    method: File or class of the method, of {', '.join(jobs.method_names())}."
     fields: list[tuple[str, Any]] = [("method", str | None)]
     values: dict[str, Any] = {"method": None}
     if base is not None:
         method = jobs.method(base.method)
-        # The run has a seed too, so an SAE's own is given in a file.
+        # The run has a seed too, so an SAE's own is given in a file; so is a parametrization, which has keywords.
+        taken = taken | {"parametrization"}
         keywords = {name: both for name, both in jobs.keywords(method).items() if name not in taken}
         fields += [("name", str | None), ("lr", float | None), ("target_l0", float | None)]
         fields += [*((name, kind) for name, (kind, _) in keywords.items())]
@@ -68,7 +71,8 @@ def _job(base: JobSpec | None, taken: set[str]) -> Any:
         about += "\n    name: Names its file; the class in small letters by default."
         about += "\n    lr: Peak learning rate; by the width where none is given."
         about += "\n    target_l0: L0 that training brings about, for methods that no k fixes."
-        about += "\n" + inspect.cleandoc(method.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+        for documented in (method, Axes):
+            about += "\n" + inspect.cleandoc(documented.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
     kind = dataclasses.make_dataclass("Job", fields, frozen=True)
     kind.__doc__ = about
     return kind(**values)
