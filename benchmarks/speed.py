@@ -84,7 +84,9 @@ def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> list[dict
 def main() -> None:
     """Print a line a case and a line a peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument(
+        "cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES).replace("%", "%%")
+    )
     parser.add_argument("--shape", choices=SHAPES, default="A")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
