@@ -7,9 +7,10 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/unweave demo
 
-# Two processes of one thread each: 4:45 where one process of two threads takes 7:30.
+# Two processes of one thread each: 4:45 where one process of two threads takes 7:30. In the order of tests/conftest.py:
+# xdist would begin with the files of most tests, and leave the notebooks to one process at the end.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not soak"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

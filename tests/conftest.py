@@ -21,6 +21,15 @@ import pytest
 os.environ["TRITON_INTERPRET"] = "1"
 
 
+# Files of minutes, which would leave the other process without work if they came last.
+_LONGEST = ("test_notebooks.py", "test_demo.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
 def needs(name: str) -> None:
     """Skip where a module or binary is missing, with the reason; fail in CI, where everything must be there."""
     if importlib.util.find_spec(name) is not None or shutil.which(name):
