@@ -12,6 +12,7 @@ from interp.types import Activations
 from saes.base import SAE
 from saes.engine.dense import DenseLatents
 from saes.penalties.base import Step
+from saes.records import default_lr
 from saes.training import Job
 
 Choice = Callable[[SAE, Tensor, Tensor], Tensor]
@@ -83,7 +84,7 @@ def loss(job: Job, step: Step) -> Tensor:
 def training(job: Job, choice: Choice) -> Callable[[Activations, Tensor], None]:
     """A step: loss, backward, projection, clipping, Adam, decoder rows of norm 1."""
     sae = job.sae
-    optimizer = torch.optim.Adam(sae.parameters(), lr=job.lr or 0.0)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=default_lr(job.sae.d_sae, 1000) if job.lr is None else job.lr)
 
     def step(given: Activations, dead: Tensor) -> None:
         optimizer.zero_grad()

@@ -44,7 +44,7 @@ def cell(
     method: str, d_sae: int, k: int, config: TrainConfig, vary: str, factors: list[float], store: ActivationStore
 ) -> list[tuple[float, Any]]:
     """SAEs of one cell, by the factor that each was trained with."""
-    rate, jobs = default_lr(d_sae), []
+    rate, jobs = default_lr(d_sae, config.steps), []
     for factor in factors:
         sae = METHODS[method](d_in=store.d_in, d_sae=d_sae, k=k)
         own = {"lr": {"lr": rate * factor}, "aux": {"penalties": (AuxK(0.25 * factor),)}}.get(vary, {})

@@ -12,13 +12,14 @@ from saes.loading import methods
 
 
 def table() -> str:
-    """Markdown tables of selections, of penalties, and of what a decoder may be made of."""
+    """Markdown tables of selections, of penalties, of signals, and of what a decoder may be made of."""
     selections = [
         (f"`saes.{_file(kind)}.{name}`", _summary(kind), _fixed(kind), _defaults(kind), _paper(kind))
         for name, kind in sorted(methods().items())
     ]
     found = [_lines(("Selection", "Keeps", "L0", "Default penalties", "Paper"), selections)]
-    for title, folder in (("Penalty", "saes.penalties"), ("Decoder", "saes.parametrizations")):
+    folders = (("Penalty", "saes.penalties"), ("Signal", "saes.signals"), ("Decoder", "saes.parametrizations"))
+    for title, folder in folders:
         rows = [(f"`{folder}.{_file(kind)}.{kind.__name__}`", _summary(kind), _paper(kind)) for kind in _kinds(folder)]
         found.append(_lines((title, "What it does", "Paper"), rows))
     return "\n\n".join(found)

@@ -123,7 +123,7 @@ def _run(config: TrainConfig) -> Iterator[str]:
 
 
 def _job(job: Job, config: TrainConfig, store: ActivationStore, rank: float | None) -> Iterator[str]:
-    sae, lr = job.sae, job.lr or 0.0
+    sae, lr, rule = job.sae, config.peak_lr(job), default_lr(job.sae.d_sae, config.steps)
     k = getattr(sae, "k", None)
     seen = min(config.tokens, _rows(store, config.tokens))
     way = "Train on more tokens" if seen == config.tokens else "Harvest more rows"
@@ -142,12 +142,12 @@ def _job(job: Job, config: TrainConfig, store: ActivationStore, rank: float | No
             f"k is {k}, but the rows lie near {rank:.0f} directions (RankMe less the mean): any {k} latents give them "
             "back, so nothing makes the latents meaningful. Take a much smaller k."
         )
-    ratio = lr / default_lr(sae.d_sae)
+    ratio = lr / rule
     if not _LR[0] <= ratio <= _LR[1]:
         what = "many latents will die" if ratio > 1 else "it will learn too slowly for most runs"
         yield (
-            f"lr is {lr:.2g}, {ratio:.2g} times the rule for {sae.d_sae:,} latents ({default_lr(sae.d_sae):.2g}): "
-            f"{what}. Leave lr out, or try values near the rule."
+            f"lr is {lr:.2g}, {ratio:.2g} times the rule for {sae.d_sae:,} latents and {config.steps:,} steps "
+            f"({rule:.2g}): {what}. Leave lr out, or try values near the rule."
         )
 
 

@@ -21,20 +21,24 @@ class GradientTopK(SAE):
     """Keep the `k` latents of each input that are large and that a loss would notice.
 
     A positive pre-activation `z` ranks by `z * (1 + beta * gate)`, where the gate is what the latent does to the loss
-    to first order, `|grads @ W_dec.T|`, over its mean over the latents of the row. That mean is our addition: it makes
-    beta a pure number, and the choice the same for any scale of loss and activations. Codes are the unchanged `z`; the
+    to first order, `|grads @ W_dec.T|`, over the norm of the row's gradient: 1 for a latent that writes along it, 0 for
+    one that the loss does not feel. That norm is our addition: it makes beta a pure number, the most by which a gate
+    can raise a latent, and the choice the same for any scale of loss and activations. Codes are the unchanged `z`; the
     score has no gradient. With beta 0 it is TopK.
 
-    What is trained is still the squared error, which pulls latents chosen for their gate towards what the choice left
-    out: where many features fire beyond `k`, a beta above 1 made a readout worse than 0.5 did.
+    What is trained is still the squared error, so a latent chosen for its gate learns the main direction of the rows
+    that it is chosen in. That is its own feature only while what fires beside it and is left out varies less, along
+    any one direction, than it does: many loud features, each of them rare, rather than a few frequent ones.
 
     Args:
         d_in: Width of the activations.
         d_sae: Number of latents.
         k: Latents kept per input; the L0 of every row is at most `k`.
-        beta: Weight of the gate, at least 0.
-        selection: `auto` to select by gradient where rows have one and by activation alone where they have none; `act`
-            for activation alone; `grad` to refuse rows without gradients.
+        beta: Weight of the gate, at least 0: a latent along the gradient wins over one that it is orthogonal to where
+            its pre-activation is more than 1 / (1 + beta) of the other's.
+        selection: `auto` to select by gradient where rows have one and by activation alone where they have none, with
+            a warning if that is in training; `act` for activation alone; `grad` to refuse rows without gradients, in
+            training and after.
         seed: Names the random initial directions.
         axes: See `saes.axes.Axes`; it is no transcoder.
 
@@ -52,14 +56,14 @@ class GradientTopK(SAE):
         d_in: int,
         d_sae: int,
         k: int = 32,
-        beta: float = 0.5,
+        beta: float = 2.0,
         selection: Literal["auto", "act", "grad"] = "auto",
         seed: int = 0,
         **axes: Unpack[Axes],
     ) -> None:
         check_k("k", k, d_sae)
         if not beta >= 0:
-            raise ValueError(f"beta is {beta}, but the gate's weight is at least 0: 0.5 is usual, and 0 is TopK.")
+            raise ValueError(f"beta is {beta}, but the gate's weight is at least 0: 2 is usual, and 0 is TopK.")
         if selection not in (ways := ("auto", "act", "grad")):
             raise ValueError(f"selection is {selection!r}, but it is one of {', '.join(ways)}: choose one.")
         self.k: int
@@ -77,8 +81,9 @@ class GradientTopK(SAE):
         scores = scores.T if rowwise else scores
         assert context.grads is not None
         torch.mm(self.W_dec, context.grads.T, out=scores).abs_()
-        mean = scores.mean(dim=0)
-        scores.mul_(torch.where(mean > 0, self.beta / mean, 0))  # Where a gradient is zero, z ranks alone.
+        # Not over the mean of the row: where a loss feels few latents these would win it at any z, so by noise.
+        norms = context.grads.norm(dim=1)
+        scores.mul_(torch.where(norms > 0, self.beta / norms, 0))  # Where a gradient is zero, z ranks alone.
         return row_top_k(pre_acts, self.k, context, torch.addcmul(pre_acts, pre_acts, scores, out=scores))
 
     def _has_gradients(self, context: Context) -> bool:

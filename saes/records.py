@@ -23,7 +23,7 @@ class Job:
         name: Names its files and metrics; the class in small letters by default.
         lr: Peak learning rate; None is the rule of `saes.records.default_lr`.
         penalties: Terms added to the loss; None is the method's own default, `()` is none.
-        signal: The loss itself, a function of the step; reconstruction by default.
+        signal: The loss itself, a function of the step; reconstruction by default, or `saes.signals`.
         target_l0: L0 that training is to reach and keep (`saes.controlling`), for methods whose L0 is not fixed by
             construction; None leaves it to the penalties' coefficients.
         resampling: How dead latents start again at badly reconstructed inputs; None where a penalty revives them.
@@ -46,7 +46,6 @@ class Job:
             raise ValueError(f"name is {self.name!r}, but it names files: use letters, digits, '-', '_' and '.'.")
         if self.lr is not None and not self.lr > 0:
             raise ValueError(f"lr is {self.lr}, but a learning rate is positive: 1e-4 to 1e-2 is usual.")
-        self.lr = default_lr(self.sae.d_sae) if self.lr is None else self.lr
         self.penalties = self.sae.default_penalties() if self.penalties is None else tuple(self.penalties)
         if self.resampling is not None and not self.resampling.suits(self.sae):
             raise ValueError(
@@ -73,7 +72,7 @@ class Job:
             )
 
     def to_json(self) -> JSON:
-        """What a run records of the job."""
+        """What is asked of the job, in plain values."""
         penalties = [{"class": type(p).__name__, **vars(p)} for p in self.penalties or ()]
         method = f"{type(self.sae).__module__}.{type(self.sae).__name__}"
         return {
@@ -84,7 +83,7 @@ class Job:
             "penalties": penalties,
             "target_l0": self.target_l0,
             "resampling": None if self.resampling is None else vars(self.resampling),
-            "signal": getattr(self.signal, "__name__", type(self.signal).__name__),
+            "signal": _described(self.signal),
         }
 
 
@@ -181,9 +180,17 @@ class TrainConfig:
         fall = (self.steps - step) / max(1.0, self.decay * self.steps)
         return min(1.0, rise, fall)
 
+    def peak_lr(self, job: Job) -> float:
+        """The learning rate that a job's schedule rises to: its own, or the rule's."""
+        return default_lr(job.sae.d_sae, self.steps) if job.lr is None else job.lr
+
+    def recorded(self, job: Job) -> JSON:
+        """What a run says of a job: what it left to a rule, too."""
+        return {**job.to_json(), "lr": self.peak_lr(job)}
+
     def lr(self, job: Job, step: int) -> float:
         """The learning rate of a job at a step, counted from 0."""
-        return (job.lr or 0.0) * self.lr_factor(step)
+        return self.peak_lr(job) * self.lr_factor(step)
 
 
 @dataclass(frozen=True)
@@ -209,13 +216,17 @@ class Metrics:
         }
 
 
-def default_lr(d_sae: int) -> float:
+def default_lr(d_sae: int, steps: int) -> float:
     """Learning rate where a job names none: 1e-2 at 256 latents, falling with width (3.9e-3 at 6144).
 
     Measured at both ends. On MiniLM with 6144 latents, 400 steps of 2048, 4.5e-3 gives FVU .107 and 0.9 % dead where
     2.8e-3 gives .113 and none.
     """
-    return 1e-2 * math.pow(256 / d_sae, 0.3)
+    return 1e-2 * math.pow(256 / d_sae, 0.3) * math.pow(1000 / steps, 0.3)
+
+
+def _described(signal: Callable[[Step], Tensor]) -> Any:
+    return signal.to_json() if hasattr(signal, "to_json") else getattr(signal, "__name__", type(signal).__name__)
 
 
 def _finite(value: Any) -> Any:

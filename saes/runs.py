@@ -78,7 +78,7 @@ class Run:
 
 def described(trainer: "Trainer") -> tuple[JSON, JSON, JSON]:
     """What was asked of a run, which data it reads, and what of the machine moves bits."""
-    asked = {"config": vars(trainer.config), "jobs": [job.to_json() for job in trainer.jobs]}
+    asked = {"config": vars(trainer.config), "jobs": [trainer.config.recorded(job) for job in trainer.jobs]}
     store = trainer.store
     rows = None if isinstance(store, Streamed) else len(store)
     data = {"site": str(store.site), "fingerprint": store.fingerprint, "rows": rows, "d_in": store.d_in}

@@ -158,7 +158,7 @@ class Trainer:
     def _check_losses(self) -> None:
         for job, state in zip(self.jobs, self.states, strict=True):
             try:
-                state.check(job.name or "", job.lr or 0.0, self.config.max_skipped)
+                state.check(job.name or "", self.config.peak_lr(job), self.config.max_skipped)
             except FloatingPointError as error:
                 if self.on_failure == "stop":
                     raise
@@ -179,10 +179,11 @@ class Trainer:
             sae = _copy(job.sae)
             self.normaliser.leave(sae)
             sae.site = self.store.site
+            training = {**vars(self.config), **self.config.recorded(job)}
             about = {
                 **self.store.provenance,
                 "store": self.store.fingerprint,
-                "training": {**vars(self.config), **job.to_json(), "tokens": self.steps * self.config.batch_size},
+                "training": {**training, "tokens": self.steps * self.config.batch_size},
                 "skipped": int(state.skipped),
             }
             sae.provenance = json.loads(json.dumps(about))  # As it will be read back: lists, no tuples.

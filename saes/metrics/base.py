@@ -91,6 +91,25 @@ class Findings:
         """Plain values; what is undefined is null."""
         return {part.name: plain(getattr(self, part.name)) for part in fields(self) if part.repr}  # type: ignore[arg-type]
 
+    def __str__(self) -> str:
+        """A line a number; of a group of intervals, a line each."""
+        shown = {part.name: getattr(self, part.name) for part in fields(self) if part.repr}  # type: ignore[arg-type]
+        width, lines = max(map(len, shown)), []
+        for name, value in shown.items():
+            listed = isinstance(value, Mapping) and not all(isinstance(x, int | float) for x in value.values())
+            texts = [f"{key}: {_text(x)}" for key, x in value.items()] if listed else [_text(value)]
+            lines += [f"{name if i == 0 else '':{width}}  {text}".rstrip() for i, text in enumerate(texts)]
+        return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    """A value of a result for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(x)}" for key, x in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(f"({_text(x)})" if isinstance(x, list | tuple) else _text(x) for x in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
 
 def plain(value: Any) -> Any:
     """A value of a result in JSON's terms; what is not finite is null."""

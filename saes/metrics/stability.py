@@ -23,6 +23,7 @@ class Stability(Findings):
         cosine_of_pairs: The same mean, with an interval over pairs of dictionaries: what other seeds would give.
         shared_of_pairs: The share likewise.
         pairs: Mean cosine and share of each pair of dictionaries, in order (0, 1), (0, 2), ..., (1, 2), ...
+        threshold: Cosine from which a latent counts as shared.
         matches: Cosine of each latent of a pair's first dictionary with its partner.
     """
 
@@ -31,6 +32,7 @@ class Stability(Findings):
     cosine_of_pairs: Interval
     shared_of_pairs: Interval
     pairs: tuple[tuple[float, float], ...]
+    threshold: float
     matches: Float[Tensor, "pairs d_sae"] = field(repr=False)
 
 
@@ -73,4 +75,4 @@ def stability(
     # A latent of the first dictionary is one draw, with all its partners.
     of_latents = over(matches.mean(dim=0)), over(hits.mean(dim=0))
     pairs = tuple(zip(means.tolist(), shares.tolist(), strict=True))
-    return Stability(*of_latents, over(means), over(shares), pairs, matches)
+    return Stability(*of_latents, over(means), over(shares), pairs, threshold, matches)

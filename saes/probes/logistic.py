@@ -65,35 +65,35 @@ def _minimised(loss: Callable[[Tensor], tuple[float, Tensor]], x: Tensor) -> Ten
     """Where a smooth convex loss, given with its gradient, is least."""
     # torch.optim.LBFGS imports torch's compiler when first called: seconds, for a probe that takes a tenth of one.
     value, grad = loss(x)
-    pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=_PAIRS)
+    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_PAIRS)
     for _ in range(_STEPS):
         if grad.abs().max() <= _SMALL:
             break
-        direction = -_curved(grad, pairs)
+        direction = -_curved(grad.flatten(), pairs).view_as(x)
         slope = float((direction * grad).sum())
         step = 1.0 if pairs else 1 / max(1.0, float(grad.norm()))
         while (found := loss(x + step * direction))[0] > value + 1e-4 * step * slope + 1e-15 * abs(value):
             step /= 2
             if step < 1e-10:  # Rounding hides what is left to gain.
                 return x
-        moved, turned = step * direction, found[1] - grad
-        if float((moved * turned).sum()) > 0:
-            pairs.append((moved, turned))
-        x, value, grad = x + moved, *found
+        moved, turned = (step * direction).flatten(), (found[1] - grad).flatten()
+        if (along := moved.dot(turned)) > 0:
+            pairs.append((moved, turned, along))
+        x, value, grad = x + step * direction, *found
     return x
 
 
-def _curved(grad: Tensor, pairs: deque[tuple[Tensor, Tensor]]) -> Tensor:
+def _curved(grad: Float[Tensor, " q"], pairs: deque[tuple[Tensor, Tensor, Tensor]]) -> Float[Tensor, " q"]:
     """The gradient times the inverse Hessian, as steps and the gradient's changes along them tell it."""
     shares = []
-    for moved, turned in reversed(pairs):
-        shares.append((moved * grad).sum() / (moved * turned).sum())
-        grad = grad - shares[-1] * turned
+    for moved, turned, along in reversed(pairs):
+        shares.append(moved.dot(grad) / along)
+        grad = torch.addcmul(grad, turned, shares[-1], value=-1)
     if pairs:
-        moved, turned = pairs[-1]
-        grad = grad * ((moved * turned).sum() / turned.square().sum())
-    for (moved, turned), share in zip(pairs, reversed(shares), strict=True):
-        grad = grad + (share - (turned * grad).sum() / (moved * turned).sum()) * moved
+        _, turned, along = pairs[-1]
+        grad = grad * (along / turned.dot(turned))
+    for (moved, turned, along), share in zip(pairs, reversed(shares), strict=True):
+        grad = torch.addcmul(grad, moved, share - turned.dot(grad) / along)
     return grad
 
 

@@ -37,10 +37,10 @@ def test_arguments_are_shown() -> None:
     assert repr(TopK(d_in=6, d_sae=64, k=3, d_out=5)) == "TopK(d_in=6, d_sae=64, seed=0, k=3, d_out=5)"
 
 
-def test_the_learning_rate_falls_with_width() -> None:
-    assert default_lr(256) == pytest.approx(1e-2)
-    rates = [default_lr(2**i) for i in range(8, 16)]
-    assert rates == sorted(rates, reverse=True)
+def test_the_learning_rate_falls_with_width_and_with_the_length_of_the_run() -> None:
+    assert default_lr(256, 1000) == pytest.approx(1e-2)
+    for rates in ([default_lr(2**i, 1000) for i in range(8, 16)], [default_lr(256, 2**i) for i in range(8, 20)]):
+        assert rates == sorted(rates, reverse=True)
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path) -> None:

@@ -41,7 +41,7 @@ def _said(x: Tensor, *jobs: Job, config: dict[str, Any] | None = None) -> list[s
 def test_a_healthy_run_is_silent() -> None:
     for config in ({}, {"tokens": 40_000, "batch_size": 512}, {"dead_tokens": 10_000}):
         assert _said(_rows(), config=config) == []
-    rate = default_lr(D_SAE)
+    rate = default_lr(D_SAE, TrainConfig(**CONFIG).steps)
     jobs = [Job(TopK(d_in=D, d_sae=D_SAE, k=8), name="half", lr=rate / 2), Job(ReLU(d_in=D, d_sae=D_SAE), lr=2 * rate)]
     assert _said(_rows(), *jobs) == []
     units = _rows() / _rows().std()
@@ -82,8 +82,8 @@ def test_rows_that_spoil_a_run_are_told(change: Callable[[Tensor], object], said
         ),
         ({"d_sae": 16}, {}, "16 latents are fewer than the 32 dimensions"),
         ({"k": 40}, {}, r"k is 40, but the rows lie near 2\d directions"),
-        ({"lr": 0.1}, {}, "lr is 0.1, 10 times the rule for 256 latents .*: many latents will die"),
-        ({"lr": 1e-4}, {}, "lr is 0.0001, 0.01 times the rule .*: it will learn too slowly"),
+        ({"lr": 0.2}, {}, "lr is 0.2, 10 times the rule for 256 latents .*: many latents will die"),
+        ({"lr": 1e-4}, {}, "lr is 0.0001, 0.005 times the rule .*: it will learn too slowly"),
     ],
 )
 def test_settings_that_spoil_a_run_are_told(job: dict[str, Any], config: dict[str, Any], said: str) -> None:

@@ -32,7 +32,7 @@ def _slow(sae: GradientTopK, x: Tensor, grads: Tensor) -> Tensor:
     for i, (row, grad) in enumerate(zip(x, grads, strict=True)):
         z = torch.relu((row - sae.b_dec) @ sae.W_enc + sae.b_enc)
         effect = torch.stack([(direction @ grad).abs() for direction in sae.W_dec])
-        gate = effect / effect.mean() if grad.any() else torch.zeros_like(effect)
+        gate = effect / grad.norm() if grad.any() else torch.zeros_like(effect)
         best = sorted(range(sae.d_sae), key=lambda j: float(z[j] * (1 + sae.beta * gate[j])), reverse=True)[: sae.k]
         codes[i, best] = z[best]
     return codes

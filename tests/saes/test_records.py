@@ -18,13 +18,20 @@ def sae() -> TopK:
 def test_a_job_takes_the_methods_own_defaults(sae: TopK) -> None:
     job = Job(sae)
     assert (job.name, job.penalties) == ("topk", (AuxK(),))
-    assert Job(ReLU(d_in=6, d_sae=256)).lr == pytest.approx(1e-2)
     assert Job(sae, penalties=()).penalties == ()
     record = json.loads(json.dumps(job.to_json()))
     assert record["class"] == "saes.topk.TopK"
     assert record["arguments"] == {"d_in": 6, "d_sae": 64, "seed": 0, "k": 32}
     assert record["penalties"] == [{"class": "AuxK", "coefficient": 0.25, "k_aux": None}]
     assert record["signal"] == "reconstruction"
+
+
+def test_a_learning_rate_that_is_left_out_is_the_rules(sae: TopK) -> None:
+    config = TrainConfig(tokens=1000 * 64, batch_size=64)
+    rate = config.peak_lr(Job(ReLU(d_in=6, d_sae=256)))
+    assert rate == pytest.approx(1e-2)
+    assert config.recorded(Job(ReLU(d_in=6, d_sae=256)))["lr"] == rate
+    assert config.peak_lr(Job(sae, lr=0.5)) == config.recorded(Job(sae, lr=0.5))["lr"] == 0.5
 
 
 def test_wrong_jobs_are_refused(sae: TopK) -> None:

@@ -45,6 +45,7 @@ def test_pairs_of_seeds_have_an_interval_of_their_own():
     assert found.cosine.high - found.cosine.low < found.cosine_of_pairs.high - found.cosine_of_pairs.low
     written = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert written["shared"]["value"] == found.shared.value
+    assert written["threshold"] == 0.9
     assert "matches" not in written
 
 
