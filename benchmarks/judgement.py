@@ -17,7 +17,6 @@ says why; remove the line to try again.
 import argparse
 import functools
 import json
-import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -79,7 +78,7 @@ class Folder:
         file.close()
 
     def sae(self, method: str, seed: int) -> Path:
-        return self.path / "saes" / f"{re.sub(r'[^a-z0-9]+', '-', method)}-seed{seed}.safetensors"
+        return self.path / "saes" / f"{method}-seed{seed}.safetensors"
 
     def _whole(self) -> bytes:
         file = self.path / "results.jsonl"

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from judgement_methods import METHODS, SAES
+
 Result = Mapping[str, Any]
 Ends = Mapping[str, float | None]
 
@@ -32,7 +34,8 @@ def markdown(about: Mapping[str, Any], results: Sequence[Result]) -> str:
         about: What the run is of.
         results: Its lines.
     """
-    of = {r["method"]: [other for other in results if other["method"] == r["method"]] for r in results}
+    of = {method: [r for r in results if r["method"] == method] for method in METHODS}
+    of = {method: lines for method, lines in of.items() if lines}
     trained = {method: [r for r in lines if r.get("failure", "") is None] for method, lines in of.items()}
     trained = {method: lines for method, lines in trained.items() if lines}
     title = (
@@ -105,8 +108,6 @@ def _question(name: str, question: str, trained: Mapping[str, Sequence[Result]])
 
 def _losses(ks: Sequence[str], trained: Iterable[str], over: Callable[[str, str], Mapping[str, Ends]]) -> str:
     """Sentences that say which latents win and lose."""
-    from judgement_methods import SAES
-
     saes = [method for method in trained if method in SAES]
     lines = []
     for against, words in _AGAINST.items():
@@ -115,7 +116,7 @@ def _losses(ks: Sequence[str], trained: Iterable[str], over: Callable[[str, str]
             lose = [method for method, one in found.items() if one["high"] is not None and one["high"] < 0]
             win = [method for method, one in found.items() if one["low"] is not None and one["low"] > 0]
             told = f"{_names(lose, saes)} lose, {_names(win, saes)} win"
-            lines.append(f"- {k} latents against {words}: {told}; the others do neither.")
+            lines.append(f"- k = {k}, latents against {words}: {told}; the others do neither.")
     return "\n".join(lines)
 
 

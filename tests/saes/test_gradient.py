@@ -1,5 +1,6 @@
 import itertools
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ def test_a_quiet_feature_that_matters_is_kept_before_a_loud_one_that_does_not() 
     codes = torch.rand(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1, 0, 0, 0, 0])
     x, readout = codes @ directions, directions[1]
     error = {}
-    for beta in (0.0, 0.5, 2.0, 10.0):
+    for beta in (0.0, 0.5, 3.0, 10.0):
         sae = GradientTopK(d_in=6, d_sae=6, k=1, beta=beta).eval()
         with torch.no_grad():
             sae.W_enc.copy_(directions.T)
@@ -157,31 +158,82 @@ def test_a_quiet_feature_that_matters_is_kept_before_a_loud_one_that_does_not() 
             recon = sae.decode(sae.encode(x, readout.expand_as(x)))
         error[beta] = float(((recon - x) @ readout).square().mean() / (x @ readout).var())
     assert sorted(error.values(), reverse=True) == list(error.values())
-    assert error[2.0] < 0.3 * error[0.0]
+    assert error[3.0] < 0.3 * error[0.0]
+
+
+def test_a_loss_that_feels_few_latents_does_not_choose_them_by_noise() -> None:
+    """A feature that fires, and one that does not but for a hundredth of its size and is all that the loss feels."""
+    sae = GradientTopK(d_in=6, d_sae=6, k=1).eval()
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(6))
+        sae.W_dec.copy_(torch.eye(6))
+    x = torch.tensor([[1.0, 0.01, 0, 0, 0, 0], [1.0, 0.5, 0, 0, 0, 0]])
+    assert sae.encode(x, torch.eye(6)[1].expand(2, 6)).indices.tolist() == [0, 1]
+
+
+def _readout_errors(
+    codes: Tensor, directions: Tensor, readout: Tensor, grads: Callable[[Tensor], Tensor], **sizes: int
+) -> tuple[float, float]:
+    """What a readout loses, over its variance, with TopK and with g-SAE as it comes; 5,000 rows are held out."""
+    n = len(codes) - 5000
+    draw = torch.Generator().manual_seed(sizes["seed"] + 100)
+    x = codes @ directions + 0.02 * torch.randn(len(codes), directions.shape[1], generator=draw)
+    slopes, held = grads(x), slice(n, None)
+    store = MemoryStore(_rows(x[:n], slopes[:n]))
+    config = TrainConfig(tokens=n, batch_size=1024, seed=sizes["seed"])
+    jobs = [Job(method(d_in=x.shape[1], **sizes), lr=1e-2) for method in (TopK, GradientTopK)]
+    topk, gradient = (Trainer([job], config, store, progress=False).run()[0] for job in jobs)
+    with torch.no_grad():
+        recons = topk(x[held]), gradient.decode(gradient.encode(x[held], slopes[held]))
+        spread = (x[held] @ readout.T).var(dim=0).sum()
+        lost = [float(((recon - x[held]) @ readout.T).square().sum(1).mean() / spread) for recon in recons]
+    print(f"\n{sizes}: error of the readout {lost[0]:.3f} (TopK), {lost[1]:.3f} (g-SAE)")
+    return lost[0], lost[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_trained_by_gradient_a_readout_of_quiet_features_loses_less(seed: int) -> None:
-    """32 loud and 32 quiet features in 32 dimensions, 3.8 firing, 2 latents: error .34 (TopK) against .26 and .28."""
+@pytest.mark.parametrize("quiet", [1, 4])
+def test_trained_from_scratch_the_readout_of_quiet_features_loses_far_less(quiet: int, seed: int) -> None:
+    """64 loud features of norm 2, 1.2 of them in a row, and quiet ones of norm 1: error .7 (TopK) against .15.
+
+    One quiet feature, with the gradient of its logit; or four, with that of half their readouts' sum of squares.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    directions = torch.linalg.qr(torch.randn(80, 80, generator=draw))[0][: 64 + quiet]
+    sizes = torch.tensor([2.0] * 64 + [1.0] * quiet)
+    often = torch.tensor([1.2 / 64] * 64 + [0.1 if quiet == 1 else 0.04] * quiet)
+    fires = torch.rand(205_000, 64 + quiet, generator=draw) < often
+    codes = fires * (1 + 0.25 * torch.randn(fires.shape, generator=draw)).abs() * sizes
+    readout = directions[64:]
+    topk, gradient = _readout_errors(
+        codes,
+        directions,
+        readout,
+        lambda x: readout.expand_as(x).contiguous() if quiet == 1 else (x @ readout.T) @ readout,
+        d_sae=128,
+        k=1,
+        seed=seed,
+    )
+    assert topk > 0.6
+    assert gradient < 0.3 * topk
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_in_superposition_a_readout_of_quiet_features_loses_less(seed: int) -> None:
+    """32 loud and 32 quiet features in 32 dimensions, 3.8 firing, 2 latents: error .34 (TopK) against .26."""
     draw = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(64, 32, generator=draw), dim=1)
-    sizes = torch.tensor([2.0, 1.0]).repeat_interleave(32)
-    fires = torch.rand(44_000, 64, generator=draw) < 0.06
-    codes = fires * (1 + 0.2 * torch.randn(44_000, 64, generator=draw)) * sizes
-    x = codes @ directions + 0.02 * torch.randn(44_000, 32, generator=draw)
-    readout = torch.linspace(-1.5, 1.5, 32) @ directions[32:]
-    grads = readout.expand_as(x).contiguous()
-    store, held = MemoryStore(_rows(x[:40_000], grads[:40_000])), slice(40_000, None)
-    error = {}
-    for beta in (0.0, 0.5):
-        sae = GradientTopK(d_in=32, d_sae=128, k=2, beta=beta, seed=seed)
-        config = TrainConfig(tokens=300 * 256, batch_size=256)
-        (trained,) = Trainer([Job(sae, lr=1e-2)], config, store, progress=False).run()
-        recon = trained(x[held]) if beta == 0 else trained.decode(trained.encode(x[held], grads[held]))
-        error[beta] = float(((recon.detach() - x[held]) @ readout).square().mean() / (x[held] @ readout).var())
-    print(f"\nseed {seed}: error of the readout {error}")
-    assert error[0.5] < 0.9 * error[0.0]
+    fires = torch.rand(82_000, 64, generator=draw) < 0.06
+    codes = (
+        fires * (1 + 0.2 * torch.randn(fires.shape, generator=draw)) * torch.tensor([2.0, 1.0]).repeat_interleave(32)
+    )
+    readout = (torch.linspace(-1.5, 1.5, 32) @ directions[32:])[None]
+    topk, gradient = _readout_errors(
+        codes, directions, readout, lambda x: readout.expand_as(x).contiguous(), d_sae=128, k=2, seed=seed
+    )
+    assert gradient < 0.85 * topk
 
 
 def test_impossible_arguments_are_refused() -> None:
