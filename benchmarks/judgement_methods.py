@@ -31,7 +31,7 @@ from saes.training import Job, TrainConfig, Trainer
 
 Made = SAE | Fitted
 _BEGUN = 0.9
-"""Part of the rows that the BatchTopK sees with which matching pursuit begins: a step of pursuit takes thirty of its."""
+"""Part of the rows that the BatchTopK sees with which matching pursuit begins: a step of pursuit takes 30 of its."""
 _POINTS = 1024
 """Rows of data whose mixtures archetypal decoders are: as many as latents would make a step five times as long."""
 
@@ -143,7 +143,7 @@ _SLOW_BASELINES: dict[str, Make] = {
     "ica": _fitted("ica.ICA", _largest),
     "k-means": _fitted("k_means.KMeans", _centres),
     # Codes are found part by part: as many parts as latents would take hours.
-    "nmf": _fitted("nmf.NMF", lambda bench: {"d_sae": 2 * bench.l0, "k": bench.l0, "rows": 8192, "iterations": 100}),
+    "nmf": _fitted("nmf.NMF", lambda bench: {"d_sae": 64, "k": bench.l0, "rows": 8192, "iterations": 100}),
 }
 
 SAES: dict[str, Make] = {
@@ -157,7 +157,7 @@ SAES: dict[str, Make] = {
     "mutualchoice": _sae(MutualChoice),
     "featurechoice": _sae(FeatureChoice),
     "featurechoice-zipf": _sae(FeatureChoice, lambda _: {"zipf": 1.0}),
-    "masstopk": _sae(MassTopK, lambda bench: {"k_max": 2 * bench.l0}),
+    "masstopk": _sae(MassTopK, lambda bench: {"mass": 0.4, "k_max": 2 * bench.l0}),
     "multitopk": _sae(MultiTopK),
     "gated": _sae(Gated, target=True),
     "relu-l1": _sae(ReLU, target=True),

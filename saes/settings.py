@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.types import JSON
+from saes import axes
 from saes.base import SAE
 from saes.penalties.base import Penalty
 from saes.records import Job
@@ -37,6 +38,11 @@ class Setting:
         """What is trained for one seed."""
         sae = self.method(d_in=d_in, seed=seed, **self.arguments)
         return Job(sae, name=name, lr=self.lr, penalties=self.penalties, target_l0=self.target_l0)
+
+    @property
+    def family(self) -> str:
+        """Its method with the axes that it takes (`saes.axes`): what a frontier draws as one."""
+        return " + ".join([self.method.__name__, *(axis for axis in axes.DEFAULTS if self.arguments.get(axis))])
 
     def choices(self) -> JSON:
         """Everything that another setting may choose otherwise, by name."""

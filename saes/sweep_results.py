@@ -46,7 +46,7 @@ def write(folder: Path, records: Sequence[JSON]) -> None:
 def _line(own: Sequence[JSON]) -> JSON:
     """The summary of one setting's seeds."""
     trained = [record for record in own if record["failure"] is None]
-    about = {key: own[0][key] for key in ("setting", "method", "label")}
+    about = {key: own[0][key] for key in ("setting", "method", "family", "label")}
     line: JSON = about | {"seeds": len(own), "failed": len(own) - len(trained)}
     for metric in METRICS:
         values = [record[metric] for record in trained if record[metric] is not None]

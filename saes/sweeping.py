@@ -55,8 +55,8 @@ def sweep(
         progress: Show progress bars.
 
     Returns:
-        A flat record an SAE, such as a table takes for rows: name, setting, method, arguments, lr, seed, each metric
-        with the ends of its 95 % interval; `failure` says why one was not trained to the end. `sweep.json` and
+        A flat record an SAE, such as a table takes for rows: name, setting, method, `file` in the folder, arguments, lr,
+        seed, each metric with the ends of its 95 % interval; `failure` says why one was not trained to the end. `sweep.json` and
         `sweep.csv` in the folder hold the same; `saes.sweep_results.summary` makes a line a setting of them.
 
     Raises:
@@ -114,8 +114,10 @@ def _judged(path: Path, sae: Path, held_out: ActivationStore, max_rows: int | No
 
 
 def _record(job: Planned, group: int, judged: JSON | None, failure: str | None) -> JSON:
-    about = {"name": job.name, "setting": job.place, "method": job.setting.method.__name__, "label": job.label}
-    record = about | job.setting.choices() | {"seed": job.seed, "group": group, "failure": failure}
+    setting = job.setting
+    about = {"name": job.name, "setting": job.place, "method": setting.method.__name__, "family": setting.family}
+    about |= {"label": job.label, "file": None if failure else f"groups/{group:03}/saes/{job.name}.safetensors"}
+    record = about | setting.choices() | {"seed": job.seed, "group": group, "failure": failure}
     for metric, interval in (judged or {"metrics": {}})["metrics"].items():
         record[metric] = interval["value"]
         if interval["low"] is not None:

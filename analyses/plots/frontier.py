@@ -34,11 +34,11 @@ def frontier(settings: Sequence[JSON], *, ax: Axes | None = None) -> Axes:
     if not drawn:
         raise ValueError("settings has none that was trained to the end: there is nothing to draw.")
     ax = ax if ax is not None else plt.subplots(figsize=(6.4, 4.2), layout="constrained")[1]
-    methods = list(dict.fromkeys(setting["method"] for setting in drawn))
+    methods = list(dict.fromkeys(setting["family"] for setting in drawn))
     # Even steps of lightness and hue; the last of them is too light for paper.
     colors = sns.color_palette("viridis", len(methods) + 1)[: len(methods)]
     for i, (method, color) in enumerate(zip(methods, colors, strict=True)):
-        own = [setting for setting in drawn if setting["method"] == method]
+        own = [setting for setting in drawn if setting["family"] == method]
         _draw(ax, own, color, _MARKERS[i % len(_MARKERS)], method)
     _scale(ax, drawn)
     ax.set_xlabel("L0 (active latents a row)")

@@ -50,3 +50,8 @@ def test_what_one_setting_names_and_another_leaves_out_differs() -> None:
         "topk-penaltiesAuxK-AuxK.coefficient0.5-AuxK.k_auxNone",
     ]
     assert list(named(grid(TopK, d_sae=8, prefixes=[None, (4, 8)]))) == ["topk-prefixesNone", "topk-prefixes4_8"]
+
+
+def test_a_family_is_a_method_with_its_axes() -> None:
+    families = [one.family for one in grid(TopK, d_sae=8, k=[2, 4], prefixes=[None, (4, 8)])]
+    assert families == ["TopK", "TopK + prefixes"] * 2

@@ -7,7 +7,8 @@ from saes.sweep_results import summary, write
 
 
 def _record(setting, l0, fvu, seed=0, failure=None, **more):
-    about = {"name": f"{setting}-{seed}", "setting": setting, "method": "M", "label": setting, "failure": failure}
+    about = {"name": f"{setting}-{seed}", "setting": setting, "method": "M", "family": "M"}
+    about |= {"label": setting, "failure": failure}
     if failure:
         return about
     ends = {f"{name}_{end}": value for name, value in (("l0", l0), ("fvu", fvu)) for end in ("low", "high")}

@@ -59,7 +59,7 @@ def test_each_sae_is_the_one_trained_and_judged_alone(whole, store, held_out) ->
     for record, kind in ((records[1], TopK), (records[6], BatchTopK)):
         sae = kind(d_in=6, d_sae=24, k=record["k"], seed=record["seed"])
         (alone,) = train(Job(sae, name=record["name"]), store, CONFIG, progress=False)
-        saved = load(run / "groups" / f"{record['group']:03}" / "saes" / f"{record['name']}.safetensors")
+        saved = load(run / record["file"])
         assert all(torch.equal(value, saved.state_dict()[name]) for name, value in alone.state_dict().items())
         fvu = evaluate(alone, held_out, resamples=20)["fvu"]
         assert (record["fvu"], record["fvu_low"], record["fvu_high"]) == (fvu.value, fvu.low, fvu.high)

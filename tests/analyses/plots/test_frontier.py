@@ -5,13 +5,13 @@ from matplotlib.figure import Figure
 from analyses.plots.frontier import frontier, save
 
 
-def _setting(method, l0, fvu, *, frontier=False, arm=0.0, label="k=8"):
+def _setting(family, l0, fvu, *, frontier=False, arm=0.0, label="k=8"):
     ends = {
         f"{name}_{end}": v + sign * arm
         for name, v in (("l0", l0), ("fvu", fvu))
         for end, sign in (("low", -1), ("high", 1))
     }
-    return {"method": method, "label": label, "l0": l0, "fvu": fvu, "frontier": frontier, **ends}
+    return {"family": family, "label": label, "l0": l0, "fvu": fvu, "frontier": frontier, **ends}
 
 
 SETTINGS = [
@@ -60,7 +60,7 @@ def test_scales_are_logarithmic_only_over_large_factors():
 
 
 def test_what_was_not_trained_is_left_out_and_nothing_is_refused():
-    failed = SETTINGS[0] | {"method": "ReLU", "l0": None, "fvu": None, "frontier": False}
+    failed = SETTINGS[0] | {"family": "ReLU", "l0": None, "fvu": None, "frontier": False}
     assert len(frontier([*SETTINGS, failed]).containers) == 4
     with pytest.raises(ValueError, match="settings has none that was trained to the end"):
         frontier([failed])
