@@ -53,7 +53,7 @@ def columns(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
 def by_gradient(sae: SAE, scores: Tensor, grads: Tensor) -> Tensor:
     """As many of each row, large and felt by a loss."""
     gate = (grads @ sae.W_dec.T).abs()
-    return rows(sae, scores * (1 + sae.beta * gate / gate.mean(dim=1, keepdim=True)), grads)
+    return rows(sae, scores * (1 + sae.beta * gate / grads.norm(dim=1, keepdim=True)), grads)
 
 
 def everything(_: SAE, scores: Tensor, __: Tensor) -> Tensor:

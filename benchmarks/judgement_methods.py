@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from interp.types import ActivationStore
 from saes.abs_topk import AbsTopK
 from saes.base import SAE
@@ -81,8 +79,6 @@ def _sae(
         sae = bench.made(method, seed, own(bench))
         if data:
             sae.initialise(bench.store)
-            with torch.no_grad():  # Rows of data are long: codes of an encoder of norm 1 would be too large by that.
-                sae.W_enc.div_(sae.W_dec.norm(dim=1))
         return bench.trained(Job(sae, penalties=penalties, target_l0=float(bench.l0) if target else None))
 
     return make

@@ -100,6 +100,7 @@ def _encoder(sae: SAE, inputs: Tensor, how: Encoder, decoder: Decoder, seed: int
         draw = torch.Generator().manual_seed(seed)
         return (torch.rand(sae.d_sae, sae.d_in, generator=draw) * 2 - 1) / sae.d_in**0.5
     if sae.axes["d_out"] is None:
-        return torch.nn.functional.normalize(sae.W_dec, dim=1) if sae.unit_rows is None else sae.unit_rows
+        # A row of a parametrization has a length of its own: its code is the projection in units of that.
+        return sae.W_dec / sae.W_dec.square().sum(dim=1, keepdim=True) if sae.unit_rows is None else sae.unit_rows
     tied = inputs[: sae.d_sae] if decoder == "data" else sae.W_enc.T
     return torch.nn.functional.normalize(tied, dim=1)

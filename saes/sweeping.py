@@ -55,9 +55,10 @@ def sweep(
         progress: Show progress bars.
 
     Returns:
-        A flat record an SAE, such as a table takes for rows: name, setting, method, `file` in the folder, arguments, lr,
-        seed, each metric with the ends of its 95 % interval; `failure` says why one was not trained to the end. `sweep.json` and
-        `sweep.csv` in the folder hold the same; `saes.sweep_results.summary` makes a line a setting of them.
+        A flat record an SAE, such as a table takes for rows: name, setting, method, `file` in the folder, arguments,
+        lr, seed, each metric with the ends of its 95 % interval; `failure` says why one was not trained to the end.
+        `sweep.json` and `sweep.csv` in the folder hold the same; `saes.sweep_results.summary` makes a line a setting
+        of them.
 
     Raises:
         ValueError: If there is nothing to train, a method refuses its arguments, one SAE takes more than `memory`, the

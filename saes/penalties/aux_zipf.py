@@ -9,7 +9,8 @@ from torch import Tensor
 from saes.engine.choices import row_borders
 from saes.penalties.base import Step, squared_error
 
-_DYING = 0.5  # Of what the law expects; chance alone puts many features a little below it.
+_LOOKED_AT = 4  # Times k_aux: so many features make a row's choice among them a choice, and stay few beside d_sae.
+_DYING = 0.5  # Of what the law expects; those a little below it, as chance puts many, crowd out the dead.
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class AuxZipf:
     """Squared error of predicting the residual (held fixed) from the largest latents among those used too little.
 
     These are the dead ones, and the dying: those whose running density is below half of what a Zipf-Mandelbrot law of
-    the same mean L0 has at their rank, in rows in which they do not fire. The dying make up `k_aux` where fewer are
-    dead, those with the least part of what the law expects first, so that they never crowd out the dead. Summed over
-    the width, averaged over rows, in the units of the reconstruction loss, as AuxK is: relative to the residual, its
-    weight would grow as the reconstruction gets better.
+    the same mean L0 has at their rank, in rows in which they do not fire. No more than four times `k_aux` are looked
+    at, those with the least part of what the law expects. Summed over the width, averaged over rows, in the units of
+    the reconstruction loss, as AuxK is: relative to the residual, its weight would grow as the reconstruction gets
+    better.
 
     No code was released: what is not in the abstract and the reviews is our reconstruction.
 
@@ -52,7 +53,7 @@ class AuxZipf:
         if self.coefficient == 0:
             return step.recon.new_zeros(())
         k = self.k_aux or max(step.x.shape[1] // 2, 1)
-        features = self._needy(step)[: max(k, int(step.dead.count_nonzero()))]
+        features = self._needy(step)[: _LOOKED_AT * k]
         if len(features) == 0:
             return step.recon.new_zeros(())
         residual, pre_acts = step.residual.detach(), step.sae.pre_acts(step.x, features)
@@ -70,5 +71,5 @@ class AuxZipf:
         ranks = torch.arange(1, len(ranked) + 1, dtype=densities.dtype, device=densities.device)
         law = (ranks + self.shift) ** -self.zipf
         used = densities / (law * (densities.sum() / law.sum()))
-        used = torch.where(step.dead[ranked], -1, torch.where(densities.sum() > 0, used, 1))
+        used = torch.where(step.dead[ranked], 0, torch.where(densities.sum() > 0, used, 1))
         return ranked[used.argsort(stable=True)][: int((used < _DYING).count_nonzero())]
