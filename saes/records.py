@@ -95,11 +95,12 @@ class TrainConfig:
         tokens: Rows to train on; `steps` is this over `batch_size`.
         batch_size: Rows a step.
         seed: Names the shuffle.
-        warmup: Part of the run over which the learning rate rises linearly. A fifth kills few latents: with 2 %, twice
-            the rule's rate left 13 % dead of 1536 on MiniLM, with 20 % it left 0.7 % (and an FVU of .123 for .128).
+        warmup: Part of the run over which the learning rate rises linearly. With 2 % more latents die at high rates,
+            with 20 % more never start in short runs.
         decay: Part of the run, at its end, over which it falls linearly to 0.
         betas: Adam's averages. 0.99 for the second follows gradients that come and go with a feature's firing; 0.9 for
-            the first moves latents on that have stopped firing, and left 20 % dead where 0.5 left 2 %.
+            the first moves latents on that have stopped firing: on MiniLM a run of 150 steps has FVU .141 with it and
+            .132 with 0.7.
         clip: Largest gradient norm; None for no clipping.
         normalise: `scale` (unit variance, folded back on export) or `none`.
         dead_tokens: Tokens of silence after which a feature counts as dead; None is 1 % of the run, at most 10M.
@@ -128,9 +129,9 @@ class TrainConfig:
     tokens: int = 1_000_000
     batch_size: int = 2048
     seed: int = 0
-    warmup: float = 0.2
+    warmup: float = 0.1
     decay: float = 0.8
-    betas: tuple[float, float] = (0.5, 0.99)
+    betas: tuple[float, float] = (0.7, 0.99)
     clip: float | None = 1.0
     normalise: Normalise = "scale"
     dead_tokens: int | None = None

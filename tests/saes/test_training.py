@@ -81,7 +81,7 @@ def _textbook(sae: SAE, batches: list[Tensor], rates: list[float], clip: float) 
 
 @pytest.mark.parametrize("clip", [0.5, 100.0])
 def test_steps_are_those_of_a_textbook_loop(clip: float, store) -> None:
-    config = TrainConfig(tokens=10 * 64, batch_size=64, clip=clip, warmup=0.3, decay=0.5)
+    config = TrainConfig(tokens=10 * 64, batch_size=64, clip=clip, warmup=0.3, decay=0.5, betas=(0.9, 0.99))
     sae = TopK(d_in=6, d_sae=16, k=3)
     trainer = Trainer([Job(sae, lr=3e-3, penalties=())], config, store)
     scale, mean = trainer.normaliser.scale, trainer.normaliser.mean
@@ -115,7 +115,7 @@ def test_metrics_are_those_of_the_batch(store) -> None:
 
 
 def test_clipping_is_of_the_shared_configuration(store) -> None:
-    trainer = Trainer(_jobs(), TrainConfig(tokens=640, batch_size=64, clip=1e-3), store)
+    trainer = Trainer(_jobs(), TrainConfig(tokens=640, batch_size=64, clip=1e-3, betas=(0.9, 0.99)), store)
     found = trainer.step(next(store.batches(64, seed=0)))
     for metrics, job, optimizer in zip(found, trainer.jobs, trainer.optimizers, strict=True):
         assert metrics.grad_norm > 1e-3  # What it was before clipping.
