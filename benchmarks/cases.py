@@ -19,8 +19,11 @@ from saes.gated import Gated
 from saes.gradient import GradientTopK
 from saes.group_max import GroupMax
 from saes.jumprelu import JumpReLU
+from saes.mass_topk import MassTopK
 from saes.multi_topk import MultiTopK
+from saes.mutual_choice import MutualChoice
 from saes.penalties.aux_k import AuxK
+from saes.penalties.aux_zipf import AuxZipf
 from saes.penalties.gate_aux import GateAux
 from saes.penalties.gate_l1 import GateL1
 from saes.penalties.l0 import L0
@@ -67,6 +70,17 @@ CASES = {
     "gradients": Case(lambda d, m: GradientTopK(d_in=d, d_sae=m, k=K), dense_autograd.by_gradient),
     "abs-topk": Case(lambda d, m: AbsTopK(d_in=d, d_sae=m, k=K), dense_autograd.sizes),
     "groupmax": Case(lambda d, m: GroupMax(d_in=d, d_sae=m, k=K), dense_autograd.groups),
+    "mass-topk": Case(lambda d, m: MassTopK(d_in=d, d_sae=m, mass=0.02, k_max=2 * K), dense_autograd.mass),
+    "mutual-choice": Case(
+        lambda d, m: MutualChoice(d_in=d, d_sae=m, k=K), dense_autograd.batch, (AuxZipf(),), dead=0.1
+    ),
+    "linear-basis": Case(
+        lambda d, m: TopK(d_in=d, d_sae=m, k=K, parametrization={"class": "LinearBasis"}), dense_autograd.rows
+    ),
+    "archetypal": Case(
+        lambda d, m: TopK(d_in=d, d_sae=m, k=K, parametrization={"class": "Archetypal", "points": 1024}),
+        dense_autograd.rows,
+    ),
     # Its activation makes its own choice where it is given everything.
     "multi-topk": Case(lambda d, m: MultiTopK(d_in=d, d_sae=m, k=K), dense_autograd.everything, (MultiK(),)),
     "gated-2%": Case(
@@ -107,14 +121,16 @@ def check(case: Case, shape: str, n: int = 64) -> None:
     state.silent[: int(case.dead * d_sae)] = 100
     state.review(dead_after=config.dead_after, path="sparse")
     found, names, W = [], [name for name, _ in job.sae.named_parameters()], job.sae.W_dec.detach()
-    W /= W.norm(dim=1, keepdim=True)  # Rounded to float64, as the engine takes norms to be.
+    if job.sae.unit_rows is not None:
+        W /= W.norm(dim=1, keepdim=True)  # Rounded to float64, as the engine takes norms to be.
     for step in (
         stepping.forward(job, state, batch, stepping.Moment(config, 10**6, 1.0)),
         dense_autograd.forward(job, batch, state.silent > config.dead_after, case.choice),
     ):
         loss = dense_autograd.loss(job, step)
         grads = dict(zip(names, torch.autograd.grad(loss, list(job.sae.parameters())), strict=True))
-        grads["W_dec"] -= (grads["W_dec"] * W).sum(1, keepdim=True) * W  # What is projected out need not be made.
+        if "W_dec" in grads:  # What is projected out need not be made.
+            grads["W_dec"] -= (grads["W_dec"] * W).sum(1, keepdim=True) * W
         found.append((loss.detach(), *grads.values()))
     for ours, theirs in zip(*found, strict=True):
         assert theirs.abs().max() > 0

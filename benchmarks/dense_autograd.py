@@ -56,6 +56,14 @@ def by_gradient(sae: SAE, scores: Tensor, grads: Tensor) -> Tensor:
     return rows(sae, scores * (1 + sae.beta * gate / grads.norm(dim=1, keepdim=True)), grads)
 
 
+def mass(sae: SAE, scores: Tensor, _: Tensor) -> Tensor:
+    """The largest of each row until they are a share of its positive sum."""
+    values, order = scores.topk(sae.k_max, dim=1)
+    before = values.cumsum(dim=1) - values
+    needed = (before < sae.mass * scores.relu().sum(dim=1, keepdim=True)) & (values > 0)
+    return torch.zeros_like(scores).scatter(1, order, needed.to(scores.dtype))
+
+
 def everything(_: SAE, scores: Tensor, __: Tensor) -> Tensor:
     """Whatever the activation leaves."""
     return torch.ones(1, 1, dtype=scores.dtype)

@@ -223,9 +223,10 @@ def default_lr(d_sae: int, steps: int) -> float:
     """Learning rate where a job names none: 1e-2 at 256 latents and 1000 steps, falling with either.
 
     Measured from 128 to 6144 latents and 150 to 3900 steps, on worlds of known features and on MiniLM
-    (`benchmarks/scaling.py`): half of it and twice of it were worse, or left more latents dead, or as good.
+    (`benchmarks/scaling.py`): half of it and twice of it were worse, or left more latents dead, or as good. Shorter
+    runs have the rate of 150 steps.
     """
-    return 1e-2 * math.pow(256 / d_sae, 0.3) * math.pow(1000 / steps, 0.3)
+    return 1e-2 * math.pow(256 / d_sae, 0.3) * math.pow(1000 / max(steps, 150), 0.3)
 
 
 def _described(signal: Callable[[Step], Tensor]) -> Any:

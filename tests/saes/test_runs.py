@@ -159,7 +159,7 @@ def test_a_folder_in_use_is_refused(data: Stopping, tmp_path) -> None:
     [
         ({"seed": 7}, r"needs the same jobs and configuration, but config\.seed was 0 and is 7.* overwrite"),
         ({"tokens": 24 * 32}, r"config\.tokens was 384 and is 768"),
-        ({"betas": (0.9, 0.999)}, r"config\.betas was \[0\.9, 0\.99\] and is \[0\.9, 0\.999\]"),
+        ({"betas": (0.9, 0.999)}, r"config\.betas was \[0\.7, 0\.99\] and is \[0\.9, 0\.999\]"),
         ({"jobs": 2}, r"jobs was .* and is "),
     ],
 )
