@@ -116,7 +116,7 @@ def _judged(path: Path, sae: Path, held_out: ActivationStore, max_rows: int | No
 
 def _record(job: Planned, group: int, judged: JSON | None, failure: str | None) -> JSON:
     setting = job.setting
-    about = {"name": job.name, "setting": job.place, "method": setting.method.__name__, "family": setting.family}
+    about: JSON = {"name": job.name, "setting": job.place, "method": setting.method.__name__, "family": setting.family}
     about |= {"label": job.label, "file": None if failure else f"groups/{group:03}/saes/{job.name}.safetensors"}
     record = about | setting.choices() | {"seed": job.seed, "group": group, "failure": failure}
     for metric, interval in (judged or {"metrics": {}})["metrics"].items():
