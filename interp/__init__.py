@@ -20,6 +20,7 @@ _HOMES = {
     "StreamStore": "interp.stores.stream",
     "paired": "interp.stores.paired",
     "concatenated": "interp.stores.concatenated",
+    "whole_examples": "interp.stores.whole_examples",
     "appended": "interp.stores.appended",
     "append": "interp.stores.appending",
     "statistics": "interp.stores.statistics",

@@ -10,6 +10,7 @@ _HOMES = {
     "TrainConfig": "saes.training",
     "Trainer": "saes.training",
     "train": "saes.training",
+    "EndToEnd": "saes.signals.end_to_end",
     "sweep": "saes.sweeping",
     "evaluate": "saes.evaluation",
     "Identity": "saes.baselines.identity",
