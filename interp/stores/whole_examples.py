@@ -1,23 +1,19 @@
 """Batches of whole examples, for training that runs the model on them: its rows need their neighbours."""
 
 import functools
-import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
+from interp.stores.aligned import AlignedStore
 from interp.stores.base import RowStore
 from interp.stores.shuffling import shuffled
-from interp.stores.sources import check_row_stores
-from interp.types import JSON, Activations, Item
+from interp.types import Activations
 
 
-class WholeExamples(RowStore):
+class WholeExamples(AlignedStore):
     """The rows of a store, given out by example. Made by `whole_examples`.
 
     A shuffled batch holds as many whole examples as fit in its size, none twice; each epoch shuffles them anew. Rows of
@@ -25,39 +21,15 @@ class WholeExamples(RowStore):
     """
 
     def __init__(self, store: RowStore) -> None:
-        check_row_stores([store])
-        self.store = store
-        self.site, self.d_in, self.geometry = store.site, store.d_in, store.geometry
-        self.items: Sequence[Item] = store.items
-        self.address_hash = store.address_hash
-        self.provenance: JSON = {**store.provenance, "batches": "whole examples"}
-
-    def __len__(self) -> int:
-        return len(self.store)
+        super().__init__({"store": store})
+        self.site, self.d_in, self.d_out = store.site, store.d_in, getattr(store, "d_out", None)
+        self.provenance = {**store.provenance, "batches": "whole examples"}
 
     def __repr__(self) -> str:
-        return f"WholeExamples({self.store!r})"
+        return f"WholeExamples({self.stores[0]!r})"
 
-    @functools.cached_property
-    def fingerprint(self) -> str:  # type: ignore[override]
-        """Hash of the store's: other batches, another training run."""
-        return hashlib.sha256(json.dumps([type(self).__name__, self.store.fingerprint]).encode()).hexdigest()
-
-    def rows(self, numbers: Tensor) -> Activations:
-        """The rows of the given numbers, in that order."""
-        return self.store.rows(numbers)
-
-    def span(self, start: int, stop: int) -> Activations:
-        """A contiguous run of rows."""
-        return self.store.span(start, stop)
-
-    def addresses(self, start: int, stop: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """Example and position of a contiguous run of rows."""
-        return self.store.addresses(start, stop)
-
-    def example_span(self, index: int) -> tuple[int, int]:
-        """First row of an example, and the row after its last."""
-        return self.store.example_span(index)
+    def _joined(self, parts: Sequence[Activations]) -> Activations:
+        return parts[0]
 
     @functools.cached_property
     def _spans(self) -> np.ndarray:

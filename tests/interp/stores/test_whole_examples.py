@@ -5,6 +5,7 @@ import torch
 
 from interp.harvesting import harvest
 from interp.stores.base import RowStore
+from interp.stores.paired import paired
 from interp.stores.whole_examples import whole_examples
 from interp.types import ActivationStore
 
@@ -58,3 +59,9 @@ def test_stored_order_and_names(store: RowStore) -> None:
 def test_what_is_refused(store: RowStore) -> None:
     with pytest.raises(ValueError, match=r"size is 5, but the longest example of blocks.0 has \d+ rows.*at least \d+"):
         next(whole_examples(store).batches(5, seed=0))
+
+
+def test_targets_stay_with_their_rows(store: RowStore) -> None:
+    whole = whole_examples(paired(store, store))
+    batch = next(whole.batches(64, seed=0))
+    assert whole.d_out == store.d_in and torch.equal(batch.target, batch.values)
