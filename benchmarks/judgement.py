@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="of the products that choose the codes")
     parser.add_argument("--run", type=Path, metavar="FOLDER")
     parser.add_argument("--table", type=Path, metavar="FOLDER", help="print what a run found, in Markdown")
     asked = parser.parse_args()
@@ -167,7 +168,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     store, held_out = stores(asked.store)
     judge, folder = Judge(store, held_out), Folder(asked.run)
-    bench = Bench(store, asked.d_sae, asked.l0, asked.tokens, asked.batch)
+    bench = Bench(store, asked.d_sae, asked.l0, asked.tokens, asked.batch, asked.precision)
     sizes = {name: value for name, value in vars(bench).items() if name != "store"}
     folder.start(
         {

@@ -4,7 +4,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from interp.types import ActivationStore
 from saes.abs_topk import AbsTopK
@@ -43,6 +43,7 @@ class Bench:
     l0: int
     tokens: int
     batch: int
+    precision: Literal["float32", "bfloat16"] | None = None
 
     @property
     def prefixes(self) -> list[int]:
@@ -56,7 +57,9 @@ class Bench:
 
     def trained(self, job: Job, *, share: float = 1.0, order: int = 0) -> SAE:
         """Train on a share of the rows; `order` names their shuffle, which all seeds share."""
-        config = TrainConfig(tokens=int(share * self.tokens), batch_size=self.batch, seed=order)
+        config = TrainConfig(
+            tokens=int(share * self.tokens), batch_size=self.batch, seed=order, precision=self.precision
+        )
         (found,) = Trainer([job], config, self.store, progress=False).run()
         return found
 

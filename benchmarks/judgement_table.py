@@ -40,8 +40,8 @@ def markdown(about: Mapping[str, Any], results: Sequence[Result]) -> str:
     trained = {method: lines for method, lines in trained.items() if lines}
     title = (
         f"**{about['model']}, {about['site']}**: width {about['d_in']}, d_sae {about['d_sae']}, L0 {about['l0']} asked "
-        f"for; {about['tokens']:,} rows of {about['rows'][0]:,} seen, in batches of {about['batch']}; judged on "
-        f"{about['rows'][1]:,} others."
+        f"for; {about['tokens']:,} rows of {about['rows'][0]:,} seen, in batches of {about['batch']}, "
+        f"chosen by products of {about.get('precision') or 'float32'}; judged on {about['rows'][1]:,} others."
     )
     parts = [title, _reconstruction(of, trained)]
     for name, question in about["questions"].items():

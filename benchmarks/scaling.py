@@ -10,6 +10,7 @@ in a quarter of as many dimensions. Results are appended as they come, and none 
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import time
@@ -68,12 +69,12 @@ def run(asked: argparse.Namespace) -> None:
         else:
             (store,), (held_out,) = (open_stores(path).values() for path in asked.store)
             features = None
-        usual = TrainConfig(tokens=tokens, batch_size=asked.batch)
+        usual = TrainConfig(tokens=tokens, batch_size=asked.batch, precision=asked.precision)
         # A window is of the whole run, not of a job: a run a factor.
         runs = [[factor] for factor in wanted] if asked.vary == "window" else [wanted]
         for factors in runs:
             window = int(usual.dead_after * factors[0]) if asked.vary == "window" else None
-            config = TrainConfig(tokens=tokens, batch_size=asked.batch, dead_tokens=window)
+            config = dataclasses.replace(usual, dead_tokens=window)
             for factor, sae in cell(asked.method, d_sae, asked.k, config, asked.vary, factors, store):
                 found = evaluate(sae, held_out, resamples=0).metrics
                 result = {**base, "factor": factor, **{name: found[name].value for name in ("fvu", "l0", "dead")}}
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--vary", choices=("lr", "window", "aux"), default="lr")
     parser.add_argument("--factors", nargs="+", type=float, default=[0.5, 1.0, 2.0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="of the products that choose the codes")
     parser.add_argument("--out", type=Path, metavar="RESULTS")
     parser.add_argument("--table", type=Path, metavar="RESULTS")
     asked = parser.parse_args()
