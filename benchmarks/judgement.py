@@ -2,12 +2,14 @@
 
     python benchmarks/judgement.py --store TRAIN HELD_OUT --d-sae 6144 --run FOLDER
     python benchmarks/judgement.py --store TRAIN HELD_OUT --d-sae 6144 --run FOLDER --methods topk batchtopk --seeds 0
+    python benchmarks/judgement.py --store TRAIN --last 60000 --d-sae 6144 --run FOLDER
     python benchmarks/judgement.py --table FOLDER
 
 All methods (`judgement_methods`) see the same rows in the same order; a seed is that of the initial directions. Each is
 judged on held-out rows: FVU, L0 and dead latents by `saes.evaluate`; stability, what the dictionaries of several seeds
 share; and k-sparse probing (`judgement_labels`) beside the raw channels and a PCA at equal k. All intervals are over
 examples, but for that of stability, over latents.
+Other documents than those trained on are harder than more of the same: `--last` judges on the last rows of one store.
 
 A trained dictionary is kept at once, and so is what is found of it, as a line of `results.jsonl`: a run that was killed
 goes on where it was, and methods and seeds can be asked for piece by piece. A method that cannot run leaves a line that
@@ -19,8 +21,8 @@ import functools
 import json
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ from judgement_labels import Baselines, questions
 from judgement_methods import FIXED, METHODS, Bench, Made
 
 from interp.durability import AppendedFile, make_folder, write_json
+from interp.stores.base import RowStore
 from interp.stores.disk import open_stores
-from interp.types import ActivationStore
+from interp.stores.memory import MemoryStore
+from interp.types import Activations, ActivationStore, Item
 from saes.baselines.pca import PCA
 from saes.evaluation import evaluate
 from saes.loading import load
@@ -138,16 +142,30 @@ def _compare(folder: Folder, method: str) -> None:
     folder.add({"method": method, "stability of": seeds, "stability": found.to_json()})
 
 
-def stores(paths: list[Path]) -> Iterator[ActivationStore]:
-    for path in paths:
-        (store,) = open_stores(path).values()
-        yield store
+def stores(paths: list[Path], last: int | None) -> tuple[RowStore, RowStore]:
+    """A store to train on and one to judge on, or one store but for its last examples, and these."""
+    store, *held_out = (next(iter(open_stores(path).values())) for path in paths)
+    return (store, held_out[0]) if held_out else cut(store, len(store) - (last or 0))
+
+
+def cut(store: RowStore, row: int) -> tuple[RowStore, RowStore]:
+    """The examples before that of a row, and the others."""
+    example = int(store.addresses(row, row + 1)[0])
+    start, _ = store.example_span(example)
+    first, others = store.span(0, start), store.span(start, len(store))
+    others = replace(others, example=others.example - example)
+    return _part(store, first, store.items[:example]), _part(store, others, store.items[example:])
+
+
+def _part(store: RowStore, rows: Activations, items: Sequence[Item]) -> MemoryStore:
+    return MemoryStore(rows, site=store.site, geometry=store.geometry, items=items, provenance=store.provenance)
 
 
 def main() -> None:
     """Runs, or a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", nargs=2, type=Path, metavar=("TRAIN", "HELD_OUT"), help="stores of one site")
+    parser.add_argument("--store", nargs="+", type=Path, metavar="STORE", help="TRAIN HELD_OUT, or TRAIN with --last")
+    parser.add_argument("--last", type=int, metavar="ROWS", help="judge on the last examples of TRAIN, untrained on")
     parser.add_argument("--d-sae", type=int, default=6144)
     parser.add_argument("--l0", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=1_228_800)
@@ -165,8 +183,10 @@ def main() -> None:
         return
     if asked.store is None or asked.run is None:
         parser.error("give --store TRAIN HELD_OUT and --run FOLDER, or --table FOLDER")
+    if len(asked.store) != (2 if asked.last is None else 1):
+        parser.error("give --store TRAIN HELD_OUT, or --store TRAIN --last ROWS")
     torch.set_num_threads(asked.threads)
-    store, held_out = stores(asked.store)
+    store, held_out = stores(asked.store, asked.last)
     judge, folder = Judge(store, held_out), Folder(asked.run)
     bench = Bench(store, asked.d_sae, asked.l0, asked.tokens, asked.batch, asked.precision)
     sizes = {name: value for name, value in vars(bench).items() if name != "store"}
