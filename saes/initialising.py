@@ -33,7 +33,7 @@ def initialise(
         centre: Where `b_dec` (and a transcoder's `b_in`) start: the mean, the geometric median, which few extreme rows
             do not move, or 0, which training takes for none and starts at the mean.
         decoder: Directions of the latents: rows of the data less the centre, at norm 1, or the random ones it has. A
-            parametrization that is made of data takes the rows as they are.
+            parametrization may take them otherwise.
         encoder: `tied` to the decoder (of a transcoder: to the same rows' inputs), or `kaiming`: uniform, of variance
             `1 / (3 d_in)`.
         seed: Names the rows and what is drawn.

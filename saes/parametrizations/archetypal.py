@@ -1,10 +1,14 @@
 """Relaxed archetypal dictionaries (RA-SAE: Fel et al. 2025, https://arxiv.org/abs/2502.12892)."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.parametrizations.base import Parametrization, generator
+
+_PEAK = 6.0
+"""Logarithm of what a row's own point weighs beside all others at the start."""
 
 
 class Archetypal(Parametrization):
@@ -12,6 +16,8 @@ class Archetypal(Parametrization):
 
     Weights of a row are positive and sum to 1, so with `delta = 0` every row lies in the convex hull of the points.
     Points are rows of data less the decoder's bias, set by `SAE.initialise`; before that they are random directions.
+    All have norm 1, since what a selection compares are codes, and those of short decoder rows are large: with points
+    of their own lengths most latents on patches of images died.
 
     Args:
         directions: Rows that a free decoder would start from; they stand for the points until there is data.
@@ -47,7 +53,7 @@ class Archetypal(Parametrization):
         # Each row starts near one point, each point near the start of as many rows, so that no two rows start alike.
         nearest = torch.arange(d_sae) % n
         logits = torch.randn(d_sae, n, generator=drawn)
-        logits[torch.arange(d_sae), nearest] += 4 + torch.log(torch.tensor(float(n)))
+        logits[torch.arange(d_sae), nearest] += _PEAK + torch.log(torch.tensor(float(n)))
         self.logits = nn.Parameter(logits)
         self.relaxation = nn.Parameter(torch.zeros(d_sae, d_out))
 
@@ -59,7 +65,7 @@ class Archetypal(Parametrization):
 
     @torch.no_grad()
     def start_at(self, rows: Float[Tensor, "n d_out"]) -> None:
-        """Span the hull by rows of data.
+        """Span the hull by the directions of rows of data.
 
         Raises:
             ValueError: If there are fewer rows than points.
@@ -68,4 +74,4 @@ class Archetypal(Parametrization):
             raise ValueError(
                 f"rows are {len(rows)}, but {len(self.points)} points span the hull: give more rows, or fewer points."
             )
-        self.points.copy_(rows[: len(self.points)])
+        self.points.copy_(F.normalize(rows[: len(self.points)], dim=1))

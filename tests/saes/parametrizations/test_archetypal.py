@@ -49,11 +49,11 @@ def test_gradients_are_finite_where_nothing_is_relaxed_yet() -> None:
     assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in made.parameters())
 
 
-def test_the_points_are_rows_of_data(rows) -> None:
+def test_the_points_are_directions_of_rows_of_data(rows) -> None:
     store = MemoryStore.from_values(rows(400))
     sae = TopK(d_in=6, d_sae=32, k=4, parametrization={"class": "Archetypal", "delta": 0.0, "points": 100})
     sae.initialise(store)
-    data = (rows(400) - sae.b_dec).detach()
+    data = torch.nn.functional.normalize((rows(400) - sae.b_dec).detach(), dim=1)
     points = sae.parametrization.points
     assert all(float((data - point).norm(dim=1).min()) < 1e-5 for point in points)
     trained = train(sae, store, TrainConfig(tokens=60 * 64, batch_size=64), progress=False)[0]
