@@ -3,6 +3,7 @@
     python benchmarks/judgement.py --store TRAIN HELD_OUT --d-sae 6144 --run FOLDER
     python benchmarks/judgement.py --store TRAIN HELD_OUT --d-sae 6144 --run FOLDER --methods topk batchtopk --seeds 0
     python benchmarks/judgement.py --store TRAIN --last 60000 --d-sae 6144 --run FOLDER
+    python benchmarks/judgement.py ... --methods gradienttopk --gradients THE_ROWS_OF_TRAIN_WITH_GRADIENTS
     python benchmarks/judgement.py --table FOLDER
 
 All methods (`judgement_methods`) see the same rows in the same order; a seed is that of the initial directions. Each is
@@ -161,10 +162,17 @@ def _part(store: RowStore, rows: Activations, items: Sequence[Item]) -> MemorySt
     return MemoryStore(rows, site=store.site, geometry=store.geometry, items=items, provenance=store.provenance)
 
 
+def _alike(one: RowStore, other: RowStore) -> bool:
+    """Whether two stores hold as many rows, and the same at both ends."""
+    ends = ((0, 1000), (len(one) - 1000, len(one)))
+    return len(one) == len(other) and all(torch.equal(one.span(*end).values, other.span(*end).values) for end in ends)
+
+
 def main() -> None:
     """Runs, or a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", nargs="+", type=Path, metavar="STORE", help="TRAIN HELD_OUT, or TRAIN with --last")
+    parser.add_argument("--gradients", type=Path, metavar="STORE", help="TRAIN's rows with gradients, for g-SAE")
     parser.add_argument("--last", type=int, metavar="ROWS", help="judge on the last examples of TRAIN, untrained on")
     parser.add_argument("--d-sae", type=int, default=6144)
     parser.add_argument("--l0", type=int, default=32)
@@ -188,8 +196,11 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     store, held_out = stores(asked.store, asked.last)
     judge, folder = Judge(store, held_out), Folder(asked.run)
-    bench = Bench(store, asked.d_sae, asked.l0, asked.tokens, asked.batch, asked.precision)
-    sizes = {name: value for name, value in vars(bench).items() if name != "store"}
+    gradients = next(iter(open_stores(asked.gradients).values())) if asked.gradients else None
+    if gradients is not None and not _alike(gradients, store):
+        parser.error("--gradients has other rows than --store: harvest the same with loss=...")
+    bench = Bench(store, asked.d_sae, asked.l0, asked.tokens, asked.batch, asked.precision, gradients)
+    sizes = {name: value for name, value in vars(bench).items() if name not in ("store", "gradients")}
     folder.start(
         {
             **sizes,

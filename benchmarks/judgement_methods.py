@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from interp.types import ActivationStore
@@ -36,7 +36,7 @@ _POINTS = 1024
 
 @dataclass(frozen=True)
 class Bench:
-    """What all methods share: the rows and the size."""
+    """What all methods share: the rows and the size; the same rows with gradients, for those who read them."""
 
     store: ActivationStore
     d_sae: int
@@ -44,6 +44,7 @@ class Bench:
     tokens: int
     batch: int
     precision: Literal["float32", "bfloat16"] | None = None
+    gradients: ActivationStore | None = None
 
     @property
     def prefixes(self) -> list[int]:
@@ -88,9 +89,9 @@ def _sae(
 
 
 def _gradient(bench: Bench, seed: int) -> SAE:
-    if next(bench.store.batches(1, seed=None)).grads is None:
-        raise ValueError("the rows have no gradients, and without them it is TopK")
-    return bench.trained(Job(bench.made(GradientTopK, seed, {})))
+    if bench.gradients is None:
+        raise ValueError("the rows have no gradients, and without them it is TopK: give --gradients")
+    return replace(bench, store=bench.gradients).trained(Job(bench.made(GradientTopK, seed, {})))
 
 
 def _pursuit(bench: Bench, seed: int) -> SAE:
