@@ -38,13 +38,13 @@ def ours(case: Case, shape: str) -> Callable[[], float]:
     return timed(lambda: take(made, case, batches, STEPS))
 
 
-def autograd(case: Case, shape: str) -> Callable[[], float]:
+def autograd(case: Case, choice: dense_autograd.Choice, shape: str) -> Callable[[], float]:
     """The same of dense autograd."""
     d_in, d_sae, n = SHAPES[shape]
     job = Job(case.make(d_in, d_sae), lr=1e-5, penalties=case.penalties)
     hold(job.sae, case)
     dead = torch.arange(d_sae) < int(case.dead * d_sae)
-    step, batch = dense_autograd.training(job, case.choice), rows(n, d_in)
+    step, batch = dense_autograd.training(job, choice), rows(n, d_in)
 
     def work() -> None:
         for _ in range(STEPS):
@@ -102,8 +102,8 @@ def main() -> None:
         check(case, asked.shape)
         with kept_memory(), contextlib.ExitStack() as stack:  # As in a run.
             sides = {"floor": floor(asked.shape), name: ours(case, asked.shape)}
-            if asked.dense:
-                sides["dense autograd"] = autograd(case, asked.shape)
+            if asked.dense and case.choice is not None:
+                sides["dense autograd"] = autograd(case, case.choice, asked.shape)
             for runner, _, python in (peer.partition("=") for peer in asked.peer if name in METHODS):
                 shape = {"d_in": d_in, "d_sae": d_sae, "batch": n, "k": K, "threads": asked.threads}
                 peer = stack.enter_context(Peer(Path(python), runner, **shape, method=METHODS[name], dead=case.dead))

@@ -14,6 +14,7 @@ from saes.axes import Axes
 from saes.base import SAE
 from saes.engine.dense import DenseLatents
 from saes.engine.passes import Encoded
+from saes.engine.products import is_low
 from saes.penalties.aux_k import AuxK
 
 CHUNK_ENTRIES = 1 << 23
@@ -125,7 +126,8 @@ class MatchingPursuit(SAE):
             size = max(1, CHUNK_ENTRIES // self.d_sae)
             parts = [self._picked(rows - self.b_dec) for rows in x.split(size)] if len(x) else []
             picks, taken = (torch.cat(part) for part in zip(*parts, strict=True)) if parts else self._none(x)
-        codes = torch.relu(self._fitted(x - self.b_dec, F.embedding(picks, self.W_dec), taken)).to(x.dtype)
+        system = _system(F.embedding(picks, self.W_dec), x - self.b_dec)
+        codes = torch.relu(self._fitted(*system, taken)).to(x.dtype)
         latents = _as_latents(codes, picks, taken, self.d_sae, repeats=not self.refit)
         watched = None if watch is None else self.pre_acts(x, watch)
         return Encoded(DenseLatents(latents.dense()) if as_dense else latents, {}, watched)
@@ -134,15 +136,20 @@ class MatchingPursuit(SAE):
     def _picked(self, x: Float[Tensor, "n d_in"]) -> tuple[Int[Tensor, "n k"], Bool[Tensor, "n k"]]:
         """Picks of each row in order, and which of them count: a row that stops early is padded."""
         n, W = len(x), self.W_dec
+        exact = torch.promote_types(x.dtype, torch.float32)
         picks = torch.zeros(n, self.k, dtype=torch.long, device=x.device)
         taken = torch.zeros(n, self.k, dtype=torch.bool, device=x.device)
-        codes = torch.zeros(n, self.k, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        codes = torch.zeros(n, self.k, dtype=exact, device=x.device)
+        # Of the system of all picks a pick adds one row.
+        overlaps = torch.zeros(n, self.k, self.k, dtype=exact, device=x.device)
+        projections = torch.zeros(n, self.k, dtype=exact, device=x.device)
+        choosing = W.to(torch.bfloat16) if is_low() else W
         enough = self.left * self.unit.square() * self.d_in
         residual, going = x, x.square().sum(dim=1) > enough
         for step in range(self.k):
             if not bool(going.any()):
                 break
-            closeness = residual @ W.T
+            closeness = residual.to(choosing.dtype) @ choosing.T
             if self.refit and step:  # A latent that is fitted has nothing left to give.
                 fitted = torch.where(taken[:, :step], picks[:, :step], self.d_sae)
                 closeness = F.pad(closeness, (0, 1)).scatter_(1, fitted, -torch.inf)[:, :-1]
@@ -150,15 +157,19 @@ class MatchingPursuit(SAE):
             taken[:, step] = going & (best > 0)
             so_far = slice(0, step + 1)
             chosen = F.embedding(picks[:, so_far], W)
-            codes[:, so_far], taken[:, so_far] = self._positive(x, chosen, taken[:, so_far], codes[:, so_far])
-            residual = x - torch.einsum("nk,nkd->nd", codes[:, so_far].to(x.dtype), chosen)
+            newest = chosen[:, step].to(exact)
+            projections[:, step] = (newest * x).sum(dim=1)
+            overlaps[:, step, so_far] = overlaps[:, so_far, step] = (chosen.to(exact) @ newest.unsqueeze(2)).squeeze(2)
+            system = overlaps[:, so_far, so_far], projections[:, so_far]
+            codes[:, so_far], taken[:, so_far] = self._positive(*system, taken[:, so_far], codes[:, so_far])
+            residual = x - (codes[:, None, so_far].to(x.dtype) @ chosen).squeeze(1)
             going = taken[:, step] & (residual.square().sum(dim=1) > enough)
         return picks, taken
 
     def _positive(
         self,
-        x: Float[Tensor, "n d_in"],
-        chosen: Float[Tensor, "n k d_in"],
+        overlaps: Float[Tensor, "n k k"],
+        projections: Float[Tensor, "n k"],
         taken: Bool[Tensor, "n k"],
         codes: Float[Tensor, "n k"],
     ) -> tuple[Float[Tensor, "n k"], Bool[Tensor, "n k"]]:
@@ -168,7 +179,7 @@ class MatchingPursuit(SAE):
         on, so that what is left never grows (Lawson and Hanson 1974, https://doi.org/10.1137/1.9781611971217).
         """
         while True:
-            fit = self._fitted(x, chosen, taken) * taken
+            fit = self._fitted(overlaps, projections, taken) * taken
             negative = taken & (fit <= 0)
             if not bool(negative.any()):
                 return fit, taken
@@ -179,21 +190,18 @@ class MatchingPursuit(SAE):
             codes = (codes + least * (fit - codes)) * taken
 
     def _fitted(
-        self, x: Float[Tensor, "n d_in"], chosen: Float[Tensor, "n k d_in"], taken: Bool[Tensor, "n k"]
+        self, overlaps: Float[Tensor, "n k k"], projections: Float[Tensor, "n k"], taken: Bool[Tensor, "n k"]
     ) -> Float[Tensor, "n k"]:
         """Codes of the picks: least squares of all, or each of what those before it left."""
-        # Systems are solved in float32 at least: there are no solvers for fewer bits.
-        x, chosen = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x, chosen))
         both = taken.unsqueeze(1) & taken.unsqueeze(2)
-        closeness = torch.einsum("nkd,nd->nk", chosen, x).unsqueeze(2) * taken.unsqueeze(2)
-        overlaps = (chosen @ chosen.mT) * both
-        one = torch.eye(chosen.shape[1], dtype=x.dtype, device=x.device)
+        right, left = (projections * taken).unsqueeze(2), overlaps * both
+        one = torch.eye(taken.shape[1], dtype=left.dtype, device=left.device)
         if not self.refit:
             # f_t = d_t . (x - sum over s < t of f_s d_s): a triangular system, its diagonal the squared norms, 1.
-            return torch.linalg.solve_triangular(overlaps.tril(-1) + one, closeness, upper=False).squeeze(2)
+            return torch.linalg.solve_triangular(left.tril(-1) + one, right, upper=False).squeeze(2)
         # The ridge keeps two latents that have become one from being given opposite, endless codes.
-        filled = overlaps + torch.where(both, 1e-6 * one, one)
-        return torch.cholesky_solve(closeness, torch.linalg.cholesky(filled)).squeeze(2)
+        filled = left + torch.where(both, 1e-6 * one, one)
+        return torch.cholesky_solve(right, torch.linalg.cholesky(filled)).squeeze(2)
 
     def _none(self, x: Tensor) -> tuple[Tensor, Tensor]:
         none = torch.zeros(0, self.k, dtype=torch.long, device=x.device)
@@ -210,6 +218,15 @@ class MatchingPursuit(SAE):
     def default_penalties(self) -> tuple[Any, ...]:
         """AuxK revives dead latents."""
         return (AuxK(),)
+
+
+def _system(
+    chosen: Float[Tensor, "n k d_in"], x: Float[Tensor, "n d_in"]
+) -> tuple[Float[Tensor, "n k k"], Float[Tensor, "n k"]]:
+    """What picks have in common with each other, and with their rows."""
+    # Systems are solved in float32 at least: there are no solvers for fewer bits.
+    x, chosen = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (x, chosen))
+    return chosen @ chosen.mT, (chosen @ x.unsqueeze(2)).squeeze(2)
 
 
 def _as_latents(

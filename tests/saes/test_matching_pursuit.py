@@ -6,6 +6,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from interp.models.synthetic import SyntheticWorld
+from saes.engine.products import low_precision
 from saes.matching_pursuit import MatchingPursuit
 from saes.penalties.base import reconstruction
 
@@ -72,6 +73,20 @@ def test_codes_and_gradients_equal_the_algorithm_row_by_row(refit, tolerance, ra
     for ours, theirs in zip(found, expected, strict=True):
         assert theirs.any()
         torch.testing.assert_close(ours, theirs, **(close | {"atol": 1e-4} if refit else close))
+
+
+def test_products_of_bfloat16_choose_and_codes_are_fitted_exactly(randomised) -> None:
+    sae, x = _sae(randomised, d_in=32, d_sae=300, k=6), _x(200, 32)
+    with low_precision(True):
+        codes = sae.encode(x).dense()
+    exact = sae.encode(x).dense()
+    assert float(((codes > 0) != (exact > 0)).any(dim=1).double().mean()) > 0.01, "some rows chose otherwise"
+    for row, code in zip(x - sae.b_dec, codes, strict=True):
+        picks = code.nonzero()[:, 0]
+        fit = torch.linalg.lstsq(sae.W_dec[picks].T, row[:, None]).solution[:, 0]
+        torch.testing.assert_close(code[picks], fit, rtol=1e-4, atol=2e-5)
+    left, least = ((x - sae.b_dec - found @ sae.W_dec).square().sum() for found in (codes, exact))
+    assert float(left) < 1.01 * float(least)
 
 
 @pytest.mark.parametrize("refit", [False, True])
