@@ -154,8 +154,7 @@ def recipe(who: str, method: str) -> Settings:
 def runs(asked: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Settings]]:
     """Keys of the runs asked for, those of one world and seed together, each with its settings."""
     known = quality_table.read(asked.out)
-    tried = dict(part.split("=", 1) for part in asked.set)
-    values = {name: [json.loads(one) for one in text.split(",")] for name, text in tried.items()}
+    values = dict(asked.set)
     for world, seed, who in itertools.product(asked.worlds, asked.seeds, asked.who):
         for method in asked.methods or sides(who):
             if who in PEERS and method not in PEERS[who]:
@@ -223,6 +222,15 @@ def pair(text: str) -> tuple[str, str]:
     return who, python
 
 
+def setting(text: str) -> tuple[str, list[Any]]:
+    """NAME=VALUE,VALUE,..."""
+    name, _, values = text.partition("=")
+    try:
+        return name, [json.loads(one) for one in values.split(",")]
+    except json.JSONDecodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE,... of JSON: 0.1, not .1") from None
+
+
 def main() -> None:
     """Runs, a table, or a figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -232,7 +240,7 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=["base"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--k", type=int, default=5)
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE,...")
+    parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE,...")
     parser.add_argument("--tuned", action="store_true")
     parser.add_argument("--peer", action="append", type=pair, default=[], metavar="WHO=PYTHON")
     parser.add_argument("--threads", type=int, default=1)
