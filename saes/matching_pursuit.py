@@ -20,6 +20,9 @@ from saes.penalties.aux_k import AuxK
 CHUNK_ENTRIES = 1 << 23
 """Entries of the correlations of a chunk of rows with all latents."""
 
+_NOTHING = 1e-8
+"""Part of a row's squared norm that counts as nothing: picks beyond it would fit what rounding and the ridge leave."""
+
 
 class MatchingPursuit(SAE):
     """Pick latents one at a time, each the one closest to what the latents before it have left.
@@ -35,7 +38,7 @@ class MatchingPursuit(SAE):
         d_sae: Number of latents.
         k: Picks at most.
         tolerance: Squared norm of what may be left of a row, as a part of the mean squared norm of rows less `b_dec`;
-            0 stops no row early. A job's `target_l0` moves it.
+            0 stops no row before it is fitted but for rounding. A job's `target_l0` moves it.
         refit: Whether all codes are fitted again after each pick.
         seed: Names the random initial directions.
         axes: See `saes.axes.Axes`; only the defaults are possible.
@@ -144,8 +147,9 @@ class MatchingPursuit(SAE):
         overlaps = torch.zeros(n, self.k, self.k, dtype=exact, device=x.device)
         projections = torch.zeros(n, self.k, dtype=exact, device=x.device)
         choosing = W.to(torch.bfloat16) if is_low() else W
-        enough = self.left * self.unit.square() * self.d_in
-        residual, going = x, x.square().sum(dim=1) > enough
+        sizes = x.square().sum(dim=1)
+        enough = (self.left * self.unit.square() * self.d_in).maximum(_NOTHING * sizes)
+        residual, going = x, sizes > enough
         for step in range(self.k):
             if not bool(going.any()):
                 break

@@ -146,7 +146,8 @@ def test_a_click_shows_at_its_frames_and_nowhere_else(site, sample):
     loud[sample] += 1
     values = capture(model, model.collate([quiet, loud]), [site]).values[model.site(site)]
     geometry = model.geometry(model.site(site))
-    changed = (values[0] != values[1]).any(-1).nonzero().flatten().tolist()
+    # By more than rounding: the last frames of two sounds of a batch are summed in another order on some machines.
+    changed = ((values[0] - values[1]).abs() > 1e-6).any(-1).nonzero().flatten().tolist()
     heard = [p for p in range(values.shape[1]) if geometry.span(p)[0][0] <= sample < geometry.span(p)[0][1]]
     assert changed == heard
     assert sample // geometry.stride[0] == geometry.at(sample)
