@@ -157,7 +157,7 @@ SAES: dict[str, Make] = {
     "mutualchoice": _sae(MutualChoice),
     "featurechoice": _sae(FeatureChoice),
     "featurechoice-zipf": _sae(FeatureChoice, lambda _: {"zipf": 1.0}),
-    "masstopk": _sae(MassTopK, lambda bench: {"mass": 0.4, "k_max": 2 * bench.l0}),
+    "masstopk": _sae(MassTopK, lambda bench: {"k_max": 2 * bench.l0}, target=True),
     "multitopk": _sae(MultiTopK),
     "gated": _sae(Gated, target=True),
     "relu-l1": _sae(ReLU, target=True),

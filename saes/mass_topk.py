@@ -23,7 +23,8 @@ class MassTopK(SAE):
     Args:
         d_in: Width of the activations.
         d_sae: Number of latents.
-        mass: Share of the sum that is kept, in (0, 1]; 1 keeps every positive pre-activation.
+        mass: Share of the sum that is kept, in (0, 1]; 1 keeps every positive pre-activation. A job's `target_l0` moves
+            it.
         k_max: Most latents kept per input, where the share would take more.
         seed: Names the random initial directions.
         axes: See `saes.axes.Axes`.
@@ -32,6 +33,7 @@ class MassTopK(SAE):
         ValueError: If `mass` is not in (0, 1], or `k_max` not in `1..d_sae`.
     """
 
+    share: Tensor
     by_feature = False
 
     def __init__(
@@ -40,21 +42,24 @@ class MassTopK(SAE):
         check_k("k_max", k_max, d_sae)
         if not 0 < mass <= 1:
             raise ValueError(f"mass is {mass}, but it is a share in (0, 1]: 0.5 keeps half of the sum.")
-        self.mass: float
         self.k_max: int
         super().__init__(d_in=d_in, d_sae=d_sae, seed=seed, mass=mass, k_max=k_max, **axes)
+        self.register_buffer("share", torch.tensor(float(mass)))
 
     def candidates(self, pre_acts: Float[Tensor, "d_sae rows"], context: Context) -> Candidates:
         """Each row's own choice."""
         largest = row_top_k(pre_acts, self.k_max, context)
-        if self.mass == 1:  # Rounded sums would lose the smallest.
-            return largest.keep(largest.values > 0)
         positive = context.scratch("positive", pre_acts, *pre_acts.shape)
         total = torch.clamp(pre_acts, min=0, out=positive).sum(dim=0)
         values, order = largest.values.view(-1, self.k_max).sort(dim=1, descending=True)
         before = values.cumsum(dim=1) - values
-        needed = (before < self.mass * total.unsqueeze(1)) & (values > 0)
+        enough = self.share * total.unsqueeze(1)
+        needed = ((before < enough) | (self.share >= 1)) & (values > 0)  # Rounded sums would lose the smallest.
         return largest.keep(torch.empty_like(needed).scatter_(1, order, needed).view(-1))
+
+    def press(self, excess: Float[Tensor, ""]) -> None:
+        """A smaller share of every row is kept while too many latents are."""
+        self.share.mul_(torch.exp(-0.1 * excess)).clamp_(1e-4, 1.0)
 
     def default_penalties(self) -> tuple[Any, ...]:
         """AuxK revives dead latents."""

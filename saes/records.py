@@ -65,6 +65,11 @@ class Job:
         method = type(self.sae)
         if not 0 < target < self.sae.d_sae:
             raise ValueError(f"target_l0 is {target}, but an L0 is between 0 and d_sae = {self.sae.d_sae}: give one.")
+        limit = next((name for name in ("k_max", "k") if hasattr(self.sae, name)), None)
+        if method.press is not SAE.press and limit and target > (most := getattr(self.sae, limit)):
+            raise ValueError(
+                f"target_l0 is {target}, but {method.__name__} keeps at most {limit} = {most}: raise {limit}."
+            )
         if method.press is SAE.press and not any(getattr(p, "sparsity", False) for p in self.penalties or ()):
             raise ValueError(
                 f"target_l0 is {target}, but nothing moves the L0 of this {method.__name__}: where k fixes it, give k; "

@@ -1,5 +1,7 @@
 """A target L0 is reached and kept by every method whose L0 is not fixed by construction."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from saes.controlling import excess
 from saes.gated import Gated
 from saes.jumprelu import JumpReLU
 from saes.loading import methods
+from saes.mass_topk import MassTopK
 from saes.matching_pursuit import MatchingPursuit
 from saes.penalties.aux_k import AuxK
 from saes.penalties.l0 import L0
@@ -24,15 +27,14 @@ JOBS = {
     "jumprelu": lambda: Job(JumpReLU(d_in=32, d_sae=64), target_l0=4.0),
     "jumprelu-tanh": lambda: Job(JumpReLU(d_in=32, d_sae=64), penalties=(Tanh(), AuxK()), target_l0=4.0),
     "matching pursuit": lambda: Job(MatchingPursuit(d_in=32, d_sae=64, k=8), target_l0=4.0),
+    "mass-topk": lambda: Job(MassTopK(d_in=32, d_sae=64, k_max=16), target_l0=4.0),
 }
 
 
-def test_every_method_without_a_k_is_here() -> None:
-    free = {kind.__name__ for kind in methods().values() if kind.press is not SAE_PRESS} | {"ReLU", "Gated"}
-    assert free <= {type(job().sae).__name__ for job in JOBS.values()}
-
-
-SAE_PRESS = TopK.press
+def test_every_method_whose_l0_is_not_fixed_by_k_is_here() -> None:
+    pursuit = "MatchingPursuit"  # Its k is but a limit.
+    free = {name for name, kind in methods().items() if "k" not in inspect.signature(kind).parameters}
+    assert free | {pursuit} == {type(job().sae).__name__ for job in JOBS.values()}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,8 @@ def test_the_excess_is_the_logarithm_cut_off() -> None:
 def test_what_cannot_be_moved_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing moves the L0 of this TopK: where k fixes it, give k"):
         Job(TopK(d_in=6, d_sae=64), target_l0=4.0)
+    with pytest.raises(ValueError, match="target_l0 is 9.0, but MassTopK keeps at most k_max = 8: raise k_max"):
+        Job(MassTopK(d_in=6, d_sae=64, k_max=8), target_l0=9.0)
     with pytest.raises(ValueError, match="target_l0 is 64.0, but an L0 is between 0 and d_sae = 64"):
         Job(JumpReLU(d_in=6, d_sae=64), target_l0=64.0)
     assert Job(JumpReLU(d_in=6, d_sae=64), penalties=(L0(),), target_l0=4.0).to_json()["target_l0"] == 4.0
