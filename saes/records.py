@@ -120,7 +120,8 @@ class TrainConfig:
         path: `sparse` or `dense` engine for every step, or `auto` for the faster of the two at the density at hand.
         precision: What the encoder's product, which chooses the codes of a step, multiplies: `float32` or `bfloat16`.
             Weights, chosen codes, losses and gradients are float32 whatever it is, and so is evaluation. None is
-            bfloat16 on a GPU that has it, float32 on a CPU; one with bfloat16 instructions takes .12 s for .21 with it.
+            bfloat16 on a GPU that has it, float32 on a CPU, where it saves two fifths of a wide step if
+            there are instructions for it.
         kernels: Whether Triton kernels take the place of torch's operations where they can. No GPU has run them yet:
             `python -m benchmarks.gpu` says on yours whether they are right, and faster.
         graphs: Whether steps are CUDA graphs where they can be (`saes.engine.graphs`: of methods that keep k latents a

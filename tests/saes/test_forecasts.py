@@ -83,7 +83,7 @@ def test_rows_that_spoil_a_run_are_told(change: Callable[[Tensor], object], said
         ({"d_sae": 16}, {}, "16 latents are fewer than the 32 dimensions"),
         ({"k": 40}, {}, r"k is 40, but the rows lie near 2\d directions"),
         ({"lr": 0.2}, {}, "lr is 0.2, .* times the rule for 256 latents .*: many latents will die"),
-        ({"lr": 1e-4}, {}, "lr is 0.0001, .* times the rule .*: it will learn too slowly"),
+        ({"lr": 1e-4}, {}, "lr is 0.0001, 0.0057 times the rule .*: it will learn too slowly"),
     ],
 )
 def test_settings_that_spoil_a_run_are_told(job: dict[str, Any], config: dict[str, Any], said: str) -> None:
