@@ -35,6 +35,7 @@ METHODS = {
     "saes/probes": {"base", "logistic", "samples"},
     "saes/baselines": {"base", "reading"},
     "saes/codebooks": {"base"},
+    "analyses/cam": {"base", "principal"},
 }
 LONGEST = 250
 
