@@ -22,7 +22,8 @@ def capture(
     inputs: Inputs,
     sites: str | Site | Sequence[str | Site],
     *,
-    score: Callable[[Any], Tensor] | None = None,
+    score: Callable[..., Tensor] | None = None,
+    reads: Sequence[str | Site] = (),
 ) -> Capture:
     """Read activations, all sites in one forward pass, in eval mode; the model is left as it was found.
 
@@ -34,6 +35,8 @@ def capture(
         inputs: One batch.
         sites: One name, alias or site, or several.
         score: Of what the model's forward returned; summed, and differentiated at every site.
+        reads: Sites that the score reads too: it is given a second argument, their activations by site, as the model
+            makes them.
 
     Raises:
         ValueError: If a site is unknown or never reached, or no gradient can be taken.
@@ -41,7 +44,9 @@ def capture(
     names = {str(site): model.site(site) for site in ([sites] if isinstance(sites, str | Site) else sites)}
     if not names:
         raise ValueError("sites is empty, but a capture needs at least one: model.sites() lists them.")
-    wanted = tuple(dict.fromkeys(names.values()))
+    asked = tuple(dict.fromkeys(names.values()))
+    read = tuple(model.site(site) for site in reads)
+    wanted = tuple(dict.fromkeys((*asked, *read)))
     reading = getattr(model, "reading", None)
     places = reading(wanted) if reading else {site: model.place(site) for site in wanted}
     reader = _Reader(wanted, differentiable=score is not None)
@@ -52,9 +57,10 @@ def capture(
         for site, place in places.items():
             stack.callback(hook(place, reader.at(site), site).remove)
         output = reader.run(model, inputs)
-        grads = {} if score is None else reader.gradients(score(output))
-    values = {site: reader.values[site].detach() for site in wanted}
-    geometries = {site: model.geometry(site, inputs) for site in wanted}
+        extra = ({site: reader.values[site] for site in read},) if read else ()
+        grads = {} if score is None else reader.gradients(score(output, *extra), asked)
+    values = {site: reader.values[site].detach() for site in asked}
+    geometries = {site: model.geometry(site, inputs) for site in asked}
     for site, value in values.items():
         _check_geometry(site, value, geometries[site])
     return Capture(values, grads, inputs.mask, _detached(output), geometries, names)
@@ -167,15 +173,16 @@ class _Reader:
             )
         return output
 
-    def gradients(self, score: Tensor) -> dict[Site, Tensor]:
+    def gradients(self, score: Tensor, sites: Sequence[Site]) -> dict[Site, Tensor]:
         if not isinstance(score, Tensor) or not score.requires_grad:
             raise ValueError(
-                f"score gave {type(score).__name__} that does not depend on {', '.join(map(str, self.values))}: "
+                f"score gave {type(score).__name__} that does not depend on {', '.join(map(str, sites))}: "
                 "return a tensor computed from the model's output, without detach() or item()."
             )
         # A site that the score does not depend on has gradient zero.
-        grads = torch.autograd.grad(score.sum(), list(self.values.values()), allow_unused=True, materialize_grads=True)
-        return dict(zip(self.values, grads, strict=True))
+        at = [self.values[site] for site in sites]
+        grads = torch.autograd.grad(score.sum(), at, allow_unused=True, materialize_grads=True)
+        return dict(zip(sites, grads, strict=True))
 
 
 @contextlib.contextmanager

@@ -84,9 +84,9 @@ def _failing_disk() -> Any:
     return failing_disk
 
 
-def _tiny_text() -> ModuleType:
-    path = Path(__file__).with_name("tiny_text.py")
-    spec = importlib.util.spec_from_file_location("tiny_text", path)
+def _beside(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -97,10 +97,16 @@ def _tiny_text() -> ModuleType:
 @pytest.fixture
 def tiny_text() -> Any:
     """A causal text model of two blocks with `blocks.0` and `blocks.1`, seeded."""
-    return _tiny_text().TinyText()
+    return _beside("tiny_text").TinyText()
+
+
+@pytest.fixture
+def tiny_vision() -> Any:
+    """A vision model of two blocks over a grid of 3 x 5 patches behind a class token, seeded."""
+    return _beside("tiny_vision").TinyVision()
 
 
 @pytest.fixture
 def sentences() -> Any:
     """A function from a number (and seed) to that many items with `text` and `kind`."""
-    return _tiny_text().sentences
+    return _beside("tiny_text").sentences

@@ -51,11 +51,11 @@ class Probe:
         """The weights, where the probe reads rows; None where it reads latents."""
         return self.weight if self.inner is None else None
 
-    @torch.no_grad()
     def encode(self, x: Float[Tensor, "n d_in"]) -> Latents:
         """Scores of rows: logits, or what ridge regression predicts for one-hot targets."""
-        codes = x if self.inner is None else self.inner.encode(x)
-        return Latents.from_dense(times(codes, self.weight) + self.bias)
+        with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
+            codes = x if self.inner is None else self.inner.encode(x)
+            return Latents.from_dense(times(codes, self.weight) + self.bias)
 
     def decode(self, latents: Latents) -> Float[Tensor, "n d_in"]:
         """Scores times the directions."""
@@ -87,7 +87,7 @@ def times(codes: Latents | Float[Tensor, "n d"], weight: Float[Tensor, "d c"]) -
     """Codes times a matrix, as exact as the matrix is; sparse codes stay sparse."""
     if isinstance(codes, Tensor):
         return codes.to(weight) @ weight
-    values = codes.values.detach().to(weight)
+    values = codes.values.to(weight)
     indices, offsets = codes.indices.to(weight.device), codes.offsets[:-1].to(weight.device)
     return F.embedding_bag(indices, weight, offsets, mode="sum", per_sample_weights=values)
 

@@ -1,0 +1,63 @@
+"""The logit of a class, or the difference of two (Simonyan et al. 2013, https://arxiv.org/abs/1312.6034)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.scores.base import Pass, Score, one_each
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLogit(Score):
+    """The logit of a class, before the softmax, which would bring in all other classes.
+
+    Args:
+        index: The class; one an example, or one for all; None for each example's highest.
+        minus: A class whose logit is subtracted, likewise; None for none.
+        position: Where the model gives logits at every position, the position that is read; negative ones count from
+            the end of an example.
+    """
+
+    index: Any = None
+    minus: Any = None
+    position: int = -1
+
+    def __call__(self, run: Pass) -> Float[Tensor, " b"]:
+        """The logits.
+
+        Raises:
+            ValueError: If there are no logits, no such class, or not as many indices as examples.
+        """
+        logits = self._of_classes(run)
+        best = logits.argmax(dim=1)
+        score = self._taken(logits, "index", best if self.index is None else self.index)
+        return score if self.minus is None else score - self._taken(logits, "minus", self.minus)
+
+    def _of_classes(self, run: Pass) -> Float[Tensor, "b c"]:
+        logits = run.logits()
+        if logits.ndim == 2:
+            return logits
+        if logits.ndim != 3:
+            raise ValueError(
+                f"logits of {run.model.name} have shape {list(logits.shape)}, but a class is read from [b, c] or from "
+                "[b, p, c]: give a function of what the model returns as the score."
+            )
+        mask, position = run.inputs.mask, self.position
+        if position >= 0 or mask is None:
+            return logits[:, position]
+        # Padding is wherever the mask says: the last position that holds data, and those before it.
+        last = mask.to(logits.device).cumsum(dim=1).argmax(dim=1) + 1 + position
+        return logits[range(len(logits)), last]
+
+    def _taken(self, logits: Float[Tensor, "b c"], name: str, given: Any) -> Float[Tensor, " b"]:
+        index = torch.as_tensor(given, device=logits.device)
+        if index.ndim:
+            one_each(name, index, len(logits), "one class an example, or one for all")
+        if (index < 0).any() or (index >= logits.shape[1]).any():
+            raise ValueError(
+                f"{name} is {given}, but there are {logits.shape[1]} classes: choose 0..{logits.shape[1] - 1}."
+            )
+        return logits.gather(1, index.long().expand(len(logits))[:, None])[:, 0]

@@ -1,0 +1,17 @@
+"""The norm of the embedding: a score that needs no label (Chen et al. 2020, https://arxiv.org/abs/2001.06538)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.scores.base import Pass, Score
+
+
+@dataclass(frozen=True)
+class EmbeddingNorm(Score):
+    """Euclidean norm of each example's embedding."""
+
+    def __call__(self, run: Pass) -> Float[Tensor, " b"]:
+        """The norms."""
+        return run.embedding().norm(dim=1)
