@@ -45,12 +45,18 @@ class ClassLogit(Score):
                 f"logits of {run.model.name} have shape {list(logits.shape)}, but a class is read from [b, c] or from "
                 "[b, p, c]: give a function of what the model returns as the score."
             )
-        mask, position = run.inputs.mask, self.position
-        if position >= 0 or mask is None:
-            return logits[:, position]
-        # Padding is wherever the mask says: the last position that holds data, and those before it.
-        last = mask.to(logits.device).cumsum(dim=1).argmax(dim=1) + 1 + position
-        return logits[range(len(logits)), last]
+        b, p = logits.shape[:2]
+        mask = torch.ones(b, p, dtype=torch.bool) if run.inputs.mask is None else run.inputs.mask
+        lengths = mask.sum(dim=1)
+        # Padding is wherever the mask says: positions are counted among those that hold data.
+        at = torch.full_like(lengths, self.position) if self.position >= 0 else lengths + self.position
+        if (at < 0).any() or (at >= lengths).any():
+            raise ValueError(
+                f"position is {self.position}, but an example has {int(lengths.min())} positions that hold data: "
+                "choose one that all of them have."
+            )
+        place = (mask.cumsum(dim=1) == at[:, None] + 1).int().argmax(dim=1)
+        return logits[torch.arange(b, device=logits.device), place.to(logits.device)]
 
     def _taken(self, logits: Float[Tensor, "b c"], name: str, given: Any) -> Float[Tensor, " b"]:
         index = torch.as_tensor(given, device=logits.device)

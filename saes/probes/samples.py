@@ -71,8 +71,9 @@ class Sample:
 
     @torch.no_grad()
     def through(self, directions: Directions, *, batch_size: int = 4096) -> "Sample":
-        """The latents of raw rows."""
-        assert isinstance(self.codes, Tensor)
+        """The latents of raw rows; of latents it raises ValueError."""
+        if not isinstance(self.codes, Tensor):
+            raise ValueError("the sample holds latents, but a dictionary reads rows: sample without directions= first.")
         with evaluating(directions):
             rows = (part.to(directions.W_dec) for part in self.codes.split(batch_size))
             codes = joined([directions.encode(part) for part in rows])

@@ -62,6 +62,8 @@ def test_a_probe_of_latents_encodes_rows_through_them(store, both_signs):
     assert torch.allclose(probe.scores(sample)[:20], scores, atol=1e-4)
     assert probe.d_in == 5
     assert probe.W_enc is None
+    with pytest.raises(ValueError, match="the sample holds latents, but a dictionary reads rows"):
+        sample.through(directions)
     assert torch.allclose(probe.W_dec, torch.nn.functional.normalize(weight[:5].T - weight[5:].T, dim=1), atol=1e-6)
 
 
