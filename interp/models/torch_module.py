@@ -9,10 +9,12 @@ from torch import nn
 from interp.models.base import Fingerprint, unknown_site
 from interp.types import Geometry, Inputs, Place, Site
 
+INPUT = "input"
+
 
 class TorchModel:
     """A module whose sites are the dotted paths of its submodules, for example `layer4.2` or `encoder.rnn@out[1]`,
-    and the parts that were given names.
+    the parts that were given names, and `input`, what the module itself is given first (pixels, samples).
 
     Args:
         module: The model; it is not copied, moved or changed.
@@ -61,7 +63,7 @@ class TorchModel:
         """
         asked = Site.parse(name)
         known = self._names.get(str(replace(asked, heads=None)))
-        if known is None and asked.module not in self._modules:
+        if known is None and asked.module not in (*self._modules, INPUT):
             raise unknown_site(str(asked), self.sites(), self.name)
         if known is not None and asked.heads not in (None, known.heads):
             raise ValueError(f"site is {asked}, but {self.name} has {known} there: ask for that.")
@@ -69,17 +71,25 @@ class TorchModel:
 
     def sites(self) -> list[str]:
         """Every name that `site` takes: named parts first, then their aliases, then the path of every submodule."""
-        names = dict.fromkeys([*map(str, self._parts), *self._names, *self._modules])
+        names = dict.fromkeys([*map(str, self._parts), *self._names, *self._modules, INPUT])
         return list(names)
 
     def place(self, site: Site) -> Place:
         """Where a site is found while the model runs."""
         site = self.site(site)
+        if site.module == INPUT and INPUT not in self._modules:
+            return Place(self.entered(), "in", site.index)
         return self._parts.get(site) or Place(self._modules[site.module], site.io, site.index)
 
+    def entered(self) -> nn.Module:
+        """The module that a forward pass gives its input to first."""
+        return self.module
+
     def geometry(self, site: Site, inputs: Inputs | None = None) -> Geometry:
-        """The geometry declared for a site; a sequence where none was."""
-        return self._geometries.get(site) or self._geometry or Geometry()
+        """The geometry declared for a site; a sequence where none was, and the pixels themselves for `input`."""
+        if site in self._geometries or site.module != INPUT or INPUT in self._modules:
+            return self._geometries.get(site) or self._geometry or Geometry()
+        return of_input(inputs)
 
     def forward(self, inputs: Inputs) -> Any:
         """Run the module, in whatever mode it is."""
@@ -88,6 +98,16 @@ class TorchModel:
     def modules(self) -> Iterator[nn.Module]:
         """Every module that a forward pass may run."""
         return self.module.modules()
+
+
+def of_input(inputs: Inputs | None) -> Geometry:
+    """The geometry of the first tensor of the inputs: that of `[b, c, *grid]`; a sequence where there is no grid."""
+    shape = next((tuple(value.shape) for value in inputs.tensors.values()), ()) if inputs else ()
+    if len(shape) < 4:
+        return Geometry()
+    grid = shape[2:]
+    ones = (1,) * len(grid)
+    return Geometry("grid", grid=grid, stride=ones, patch=ones, input_size=grid, channels="first")
 
 
 def _call(module: nn.Module, inputs: Inputs) -> Any:

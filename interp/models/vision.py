@@ -15,7 +15,7 @@ from interp.models.layouts.convnext import convnext_layout
 from interp.models.layouts.resnet import resnet_layout
 from interp.models.layouts.swin import swin_layout
 from interp.models.layouts.vit import vit_layout
-from interp.models.torch_module import TorchModel
+from interp.models.torch_module import INPUT, TorchModel, of_input
 from interp.preprocessing import Preprocessing
 from interp.types import Geometry, Inputs, Place, Site
 
@@ -103,6 +103,8 @@ class VisionModel(TorchModel):
     def geometry(self, site: Site, inputs: Inputs | None = None) -> Geometry:
         """How the positions of a site lie in the image: in images of the inputs' size, or as `collate` makes them."""
         size = self.preprocessing.size if inputs is None else _size(inputs)
+        if site.module == INPUT:
+            return of_input(inputs or Inputs({"pixel_values": torch.empty(1, 1, *size)}))
         return self.layout.geometry(self.site(site), size)
 
     def place(self, site: Site) -> Place:
@@ -119,6 +121,10 @@ class VisionModel(TorchModel):
             )
         return place
 
+    def entered(self) -> nn.Module:
+        """The body: it is given the pixels whether or not a head runs."""
+        return self.layout.body
+
     def forward(self, inputs: Inputs) -> VisionOutput:
         """Run the model."""
         runner = self.module if self._has_head else self.layout.body
@@ -131,7 +137,9 @@ class VisionModel(TorchModel):
         handle = self.layout.body.register_forward_hook(lambda _m, _args, output: caught.append(output))
         try:
             with self.layout.running():
-                output = runner(**self._options(tensors["pixel_values"]) | tensors)
+                # Pixels first: the site `input` is the first tensor given.
+                pixels = tensors.pop("pixel_values")
+                output = runner(**{"pixel_values": pixels} | self._options(pixels) | tensors)
         finally:
             handle.remove()
         return self._output(caught[0], output)

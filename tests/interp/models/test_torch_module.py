@@ -22,9 +22,28 @@ def run(net, inputs):
 def test_sites_are_paths_and_unknown_ones_name_the_nearest():
     model = TorchModel(nn.TransformerEncoderLayer(8, 2, 16))
     assert model.site("self_attn.out_proj") == Site("self_attn.out_proj")
-    assert set(model.sites()) == {name for name, _ in model.module.named_modules() if name}
+    assert set(model.sites()) == {name for name, _ in model.module.named_modules() if name} | {"input"}
     with pytest.raises(ValueError, match=r"'linear3'.*nearest are linear[12], linear[12]"):
         model.site("linear3")
+
+
+def test_the_input_is_a_place_like_others():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).double()
+    model, x = TorchModel(net), torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    found = capture(model, Inputs({"x": x}), "input", score=lambda output: output.square().sum((1, 2, 3)))
+    leaf = x.clone().requires_grad_()
+    (grads,) = torch.autograd.grad(net(leaf).square().sum(), leaf)
+    (site,) = found.values
+    assert torch.equal(found.values[site], x)
+    assert torch.allclose(found.grads[site], grads)
+    assert found.geometries[site].grid == (6, 7)
+    assert found.vectors("input").shape == (2, 42, 3)
+    with edited(model, {"input": torch.zeros_like}):
+        assert torch.equal(model.forward(Inputs({"x": x})), net(torch.zeros_like(x)))
+    own = nn.Sequential()
+    own.add_module("input", nn.Linear(3, 3))
+    assert TorchModel(own).place(Site("input")).module is own.input  # a module of that name comes first
 
 
 def test_what_a_named_part_has_not_is_named_whole(net):

@@ -349,6 +349,16 @@ def test_gradients_reach_every_part_and_equal_autograd_by_hand(models):
     assert torch.allclose(found.grads[Site.parse("blocks.0.attn.o@in#4")], grabbed[0].grad, atol=1e-6)
 
 
+def test_the_input_is_the_pixels_of_every_model(pair):
+    model, inputs = pair[1], images(2, 3, 16, 16)
+    pixels = inputs.tensors["pixel_values"]
+    found = capture(model, inputs, "input", score=lambda output: output.pooled.norm(dim=1))
+    assert torch.equal(found.values[Site("input")], pixels)
+    assert found.geometries[Site("input")].grid == tuple(pixels.shape[2:])
+    assert found.grads[Site("input")].flatten(1).any(dim=1).all()
+    assert model.geometry(Site("input")).grid == tuple(model.preprocessing.size)
+
+
 def test_edits_of_a_head_change_what_comes_after(models):
     _, model = models["DeiT"]
     inputs = images(1, 3, 16, 16)
