@@ -15,12 +15,13 @@ from analyses import cam
 from analyses.cam.base import Details, LocalMethod
 from analyses.layers import Layer, layers
 from analyses.maps import Key, Maps
-from analyses.passes import Passes
+from analyses.passes import Passes, Scorer
 from analyses.scores.base import Score
 from analyses.scores.embedding_norm import EmbeddingNorm
 from analyses.through import Lens
+from interp.captured import Capture
 from interp.models.base import Model
-from interp.types import Directions, Inputs, Site
+from interp.types import Directions, Geometry, Inputs, Site
 
 
 class NoGradient(UserWarning):
@@ -70,18 +71,17 @@ def attribute(
     if lens is not None:
         lens.check(list(made.values()))
     needed = lens is not None or any(method.gradient for method in made.values())
-    passes = Passes(model, inputs, where, (score or EmbeddingNorm()) if needed else None, batch_size)
+    passes = Passes(Scorer(model, (score or EmbeddingNorm()) if needed else None), inputs, where, batch_size)
     if lens is not None and lens.features is None:
         lens.choose(found.rows(lens.site) for _, found in passes)
     canvas = _Canvas(len(inputs), lens)
     for start, found in passes:
+        canvas.scored(found)
         for site in where:
             for layer in layers(found, site):
                 canvas.draw(start, layer, made)
     canvas.check_gradients()
-    scores = torch.cat(passes.scores) if passes.scores else None
-    chosen = None if lens is None else lens.features
-    return Maps(canvas.values, scores, passes.geometries, inputs.mask, chosen, canvas.details)
+    return canvas.maps(inputs)
 
 
 def local_method(method: str | LocalMethod) -> LocalMethod:
@@ -151,6 +151,20 @@ class _Canvas:
         self.values: dict[Key, Tensor] = {}
         self.details: dict[Key, dict[str, Tensor]] = {}
         self.without: dict[Site, int] = {}
+        self.scores: list[Tensor] = []
+        self.geometries: dict[str, Geometry] = {}
+
+    def scored(self, found: Capture) -> None:
+        """Keep what a chunk's maps have in common."""
+        self.geometries |= {str(site): geometry for site, geometry in found.geometries.items()}
+        if found.scores is not None:
+            self.scores.append(found.scores)
+
+    def maps(self, inputs: Inputs) -> Maps:
+        """What was drawn."""
+        scores = torch.cat(self.scores) if self.scores else None
+        features = None if self.lens is None else self.lens.features
+        return Maps(self.values, scores, self.geometries, inputs.mask, features, self.details)
 
     def draw(self, start: int, layer: Layer, methods: Mapping[str, LocalMethod]) -> None:
         """Draw the maps of one group of examples of the chunk that begins at `start`."""

@@ -22,6 +22,7 @@ class Capture:
         output: What the model's forward returned; None where the pass stopped after the last site.
         geometries: How the positions of each site are laid out.
         names: The canonical site of each name as it was asked for.
+        scores: What the score gave; None where none was asked for.
     """
 
     values: dict[Site, Tensor]
@@ -30,6 +31,7 @@ class Capture:
     output: Any = None
     geometries: Mapping[Site, Geometry] = field(default_factory=dict)
     names: Mapping[str, Site] = field(default_factory=dict)
+    scores: Tensor | None = None
 
     def rows(self, site: Site | str, examples: Int[Tensor, " b"] | Sequence[int] | None = None) -> Activations:
         """Flatten one site to rows with addresses, views where no position is padded; padded ones are left out.

@@ -24,6 +24,7 @@ def capture(
     *,
     score: Callable[..., Tensor] | None = None,
     reads: Sequence[str | Site] = (),
+    grads: bool = True,
 ) -> Capture:
     """Read activations, all sites in one forward pass, in eval mode; the model is left as it was found.
 
@@ -37,33 +38,36 @@ def capture(
         score: Of what the model's forward returned; summed, and differentiated at every site.
         reads: Sites that the score reads too: it is given a second argument, their activations by site, as the model
             makes them.
+        grads: Take the score's gradient; else the score alone is computed, and `sites` may be empty.
 
     Raises:
         ValueError: If a site is unknown or never reached, or no gradient can be taken.
     """
     names = {str(site): model.site(site) for site in ([sites] if isinstance(sites, str | Site) else sites)}
-    if not names:
+    differentiable = score is not None and grads
+    if not names and (score is None or grads):
         raise ValueError("sites is empty, but a capture needs at least one: model.sites() lists them.")
     asked = tuple(dict.fromkeys(names.values()))
     read = tuple(model.site(site) for site in reads)
     wanted = tuple(dict.fromkeys((*asked, *read)))
     reading = getattr(model, "reading", None)
     places = reading(wanted) if reading else {site: model.place(site) for site in wanted}
-    reader = _Reader(wanted, differentiable=score is not None)
+    reader = _Reader(wanted, differentiable=differentiable, stops=score is None)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(left_as_found(model, frozen=score is not None))
+        stack.enter_context(left_as_found(model, frozen=differentiable))
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(score is not None))
+        stack.enter_context(torch.set_grad_enabled(differentiable))
         for site, place in places.items():
             stack.callback(hook(place, reader.at(site), site).remove)
         output = reader.run(model, inputs)
         extra = ({site: reader.values[site] for site in read},) if read else ()
-        grads = {} if score is None else reader.gradients(score(output, *extra), asked)
+        scores = None if score is None else score(output, *extra)
+        slopes = reader.gradients(scores, asked) if differentiable else {}
     values = {site: reader.values[site].detach() for site in asked}
     geometries = {site: model.geometry(site, inputs) for site in asked}
     for site, value in values.items():
         _check_geometry(site, value, geometries[site])
-    return Capture(values, grads, inputs.mask, _detached(output), geometries, names)
+    return Capture(values, slopes, inputs.mask, _detached(output), geometries, names, _detached(scores))
 
 
 @contextlib.contextmanager
@@ -134,9 +138,9 @@ class _Stop(BaseException):
 class _Reader:
     """Keeps the first value seen at each site."""
 
-    def __init__(self, wanted: Sequence[Site], *, differentiable: bool) -> None:
+    def __init__(self, wanted: Sequence[Site], *, differentiable: bool, stops: bool) -> None:
         self.values: dict[Site, Tensor] = {}
-        self._wanted, self._differentiable = wanted, differentiable
+        self._wanted, self._differentiable, self._stops = wanted, differentiable, stops
 
     def at(self, site: Site) -> Callable[[Tensor], Tensor | None]:
         return functools.partial(self._see, site)
@@ -148,7 +152,7 @@ class _Reader:
             return self._join(site, value)
         # A copy: what the model does in place later must not reach it.
         self.values[site] = value.detach().clone()
-        if len(self.values) == len(self._wanted):
+        if self._stops and len(self.values) == len(self._wanted):
             raise _Stop
         return None
 
@@ -173,7 +177,7 @@ class _Reader:
             )
         return output
 
-    def gradients(self, score: Tensor, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    def gradients(self, score: Tensor | None, sites: Sequence[Site]) -> dict[Site, Tensor]:
         if not isinstance(score, Tensor) or not score.requires_grad:
             raise ValueError(
                 f"score gave {type(score).__name__} that does not depend on {', '.join(map(str, sites))}: "

@@ -36,6 +36,8 @@ METHODS = {
     "saes/baselines": {"base", "reading"},
     "saes/codebooks": {"base"},
     "analyses/cam": {"base", "principal"},
+    "analyses/attribution": {"base"},
+    "analyses/scores": {"base"},
 }
 LONGEST = 250
 
