@@ -165,7 +165,8 @@ var unweave = (function () {
 
   // ---- addresses ----
   const link = (i) => "#" + current.name + "/" + i;
-  function go(i, replace) { if (replace) { history.replaceState(null, "", link(i)); route(); } else location.hash = link(i); }
+  // Not by location.hash, whose event comes later: until then the old feature would stand under the new address.
+  function go(i, replace) { history[replace ? "replaceState" : "pushState"](null, "", link(i)); route(); }
 
   function place() { try { return decodeURIComponent(location.hash.slice(1)).split("/"); } catch { return [location.hash]; } }
 
