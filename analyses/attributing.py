@@ -1,21 +1,20 @@
 """Maps of a model's layers, or of a dictionary's features: one forward and one backward for all of them."""
 
-import importlib
-import inspect
-import pkgutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses import cam
+from analyses.attribution.base import ModelMethod
 from analyses.cam.base import Details, LocalMethod
 from analyses.layers import Layer, layers
 from analyses.maps import Key, Maps
-from analyses.passes import Passes, Scorer
+from analyses.methods import Method, chosen
+from analyses.passes import Passes, Scorer, alike, some
+from analyses.running import Runner
 from analyses.scores.base import Score
 from analyses.scores.embedding_norm import EmbeddingNorm
 from analyses.through import Lens
@@ -34,22 +33,23 @@ def attribute(
     sites: str | Site | Sequence[str | Site] | None = None,
     *,
     score: Score | Callable[[Any], Tensor] | None = None,
-    methods: Sequence[str | LocalMethod] = ("GradCAM",),
+    methods: Sequence[str | Method] = ("GradCAM",),
     through: Directions | None = None,
     features: Sequence[int] | int = 8,
     batch_size: int = 32,
 ) -> Maps:
-    """Map where a score comes from: all sites, methods and features from one forward and one backward pass.
+    """Map where a score comes from.
 
-    The model is left as it was found.
+    All maps of one layer (`analyses.cam`), at all sites and of all features, come from one forward and one backward
+    pass; those of `analyses.attribution` run the model more often. The model is left as it was found.
 
     Args:
         model: The model.
         inputs: What it runs on, of any number of examples.
-        sites: Where maps are made; by default where `through` was made.
+        sites: Where maps are made, `input` for what the model is given; by default where `through` was made.
         score: What is explained: one of `analyses.scores`, or a function from what the model's forward returns to one
             number an example; by default the norm of the embedding, which needs no label.
-        methods: Maps of `analyses.cam`, by name or made with arguments.
+        methods: By name, or made with arguments.
         through: A dictionary at the site: maps are then of its features, not of the layer. What its reconstruction
             lacks is held fixed, and a silent feature has no gradient.
         features: Which features; a number for those that the score owes most to, over all examples and positions.
@@ -61,68 +61,33 @@ def attribute(
     """
     if batch_size < 1 or not len(inputs):
         raise ValueError(f"batch_size is {batch_size} for {len(inputs)} examples, but both are at least 1: give some.")
-    made = {_named(method): method for method in map(local_method, methods)}
-    if len(made) < max(len(methods), 1):
-        raise ValueError(
-            f"methods is {list(methods)}, but at least one is needed, and each once: give other arguments."
-        )
+    made = chosen(methods)
+    local = {name: method for name, method in made.items() if isinstance(method, LocalMethod)}
+    whole = {name: method for name, method in made.items() if isinstance(method, ModelMethod)}
     where = _sites(model, sites, through)
     lens = None if through is None else Lens(through, where[0], features)
     if lens is not None:
         lens.check(list(made.values()))
-    needed = lens is not None or any(method.gradient for method in made.values())
-    passes = Passes(Scorer(model, (score or EmbeddingNorm()) if needed else None), inputs, where, batch_size)
-    if lens is not None and lens.features is None:
-        lens.choose(found.rows(lens.site) for _, found in passes)
-    canvas = _Canvas(len(inputs), lens)
-    for start, found in passes:
-        canvas.scored(found)
-        for site in where:
-            for layer in layers(found, site):
-                canvas.draw(start, layer, made)
-    canvas.check_gradients()
-    return canvas.maps(inputs)
-
-
-def local_method(method: str | LocalMethod) -> LocalMethod:
-    """A method by its class's name, with its defaults; one that is made already is given back.
-
-    Raises:
-        ValueError: If there is no such method.
-    """
-    if isinstance(method, LocalMethod):
-        return method
-    known = local_methods()
-    folded = {_folded(name): kind for name, kind in known.items()}
-    if _folded(method) not in folded:
-        raise ValueError(f"methods names {method!r}, but known are {', '.join(known)}: choose of these.")
-    return folded[_folded(method)]()
-
-
-def local_methods() -> dict[str, type[LocalMethod]]:
-    """Name and class of every method of one layer: the files of `analyses.cam`."""
-    found = {}
-    for info in pkgutil.iter_modules(cam.__path__):
-        module = importlib.import_module(f"{cam.__name__}.{info.name}")
-        for name, kind in vars(module).items():
-            own = inspect.isclass(kind) and kind.__module__ == module.__name__
-            if own and issubclass(kind, LocalMethod) and not inspect.isabstract(kind):
-                found[name] = kind
-    return dict(sorted(found.items()))
-
-
-def _folded(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "").replace("++", "plusplus")
-
-
-def _named(method: LocalMethod) -> str:
-    """The class and those of its arguments that are not the default."""
-    given = [
-        f"{part.name}={getattr(method, part.name)!r}"
-        for part in fields(method)  # type: ignore[arg-type]
-        if getattr(method, part.name) != part.default
-    ]
-    return type(method).__name__ + (f"({', '.join(given)})" if given else "")
+    asked = Scorer(model, score or EmbeddingNorm())
+    canvas = _Canvas(inputs, lens)
+    if local:
+        needed = lens is not None or any(method.gradient for method in local.values())
+        passes = Passes(asked if needed else Scorer(model, None), inputs, where, batch_size)
+        if lens is not None and lens.features is None:
+            lens.choose(found.rows(lens.site) for _, found in passes)
+        for start, found in passes:
+            canvas.begin(start, found)
+            for site in where:
+                for layer in layers(found, site):
+                    canvas.draw(start, layer, local)
+        canvas.check_gradients()
+    if whole:
+        for start in range(0, len(inputs), batch_size):
+            chunk = some(inputs, slice(start, start + batch_size))
+            for members, group in alike(chunk):
+                for site in where:
+                    canvas.draw_whole(start + members, Runner(asked, group, site, batch_size=batch_size), whole)
+    return canvas.maps(made, where)
 
 
 def _sites(model: Model, sites: str | Site | Sequence[str | Site] | None, through: Directions | None) -> list[Site]:
@@ -146,25 +111,25 @@ def _sites(model: Model, sites: str | Site | Sequence[str | Site] | None, throug
 class _Canvas:
     """Maps as they come, a group of examples at a time."""
 
-    def __init__(self, examples: int, lens: Lens | None) -> None:
-        self.examples, self.lens = examples, lens
+    def __init__(self, inputs: Inputs, lens: Lens | None) -> None:
+        self.inputs, self.lens = inputs, lens
+        self.examples = len(inputs)
         self.values: dict[Key, Tensor] = {}
         self.details: dict[Key, dict[str, Tensor]] = {}
         self.without: dict[Site, int] = {}
-        self.scores: list[Tensor] = []
+        self.scores: Tensor | None = None
         self.geometries: dict[str, Geometry] = {}
 
-    def scored(self, found: Capture) -> None:
-        """Keep what a chunk's maps have in common."""
+    def begin(self, start: int, found: Capture) -> None:
+        """Keep what the maps of the chunk that begins at `start` have in common."""
         self.geometries |= {str(site): geometry for site, geometry in found.geometries.items()}
         if found.scores is not None:
-            self.scores.append(found.scores)
+            self._keep_scores(torch.arange(start, start + len(found.scores)), found.scores)
 
-    def maps(self, inputs: Inputs) -> Maps:
-        """What was drawn."""
-        scores = torch.cat(self.scores) if self.scores else None
-        features = None if self.lens is None else self.lens.features
-        return Maps(self.values, scores, self.geometries, inputs.mask, features, self.details)
+    def _keep_scores(self, examples: Int[Tensor, " n"], scores: Float[Tensor, " n"]) -> None:
+        if self.scores is None:
+            self.scores = scores.new_full((self.examples,), torch.nan)
+        self.scores[examples.to(scores.device)] = scores
 
     def draw(self, start: int, layer: Layer, methods: Mapping[str, LocalMethod]) -> None:
         """Draw the maps of one group of examples of the chunk that begins at `start`."""
@@ -174,14 +139,32 @@ class _Canvas:
         for name, method in methods.items():
             maps, details = self._made(method, layer)
             key = (str(layer.site), name)
-            if key not in self.values:
-                self.values[key] = maps.new_zeros(self.examples, *maps.shape[1 : -len(layer.shape)], *layer.shape)
-                self.details[key] = {part: maps.new_zeros(self.examples) for part in details}
+            self._room(key, maps, layer.shape, details)
             layer.spread(maps, self.values[key][start:])
             for part, numbers in details.items():
                 self.details[key][part][start:][layer.examples.to(maps.device)] = numbers.to(maps)
 
-    def _made(self, method: LocalMethod, layer: Layer) -> tuple[Tensor, Details]:
+    def draw_whole(self, examples: Int[Tensor, " n"], runner: Runner, methods: Mapping[str, ModelMethod]) -> None:
+        """Draw the maps of some examples at a site that are made by running the model."""
+        self.geometries[str(runner.site)] = runner.geometry
+        if self.scores is None or bool(self.scores[examples.to(self.scores.device)].isnan().any()):
+            self._keep_scores(examples, runner.scores())
+        for name, method in methods.items():
+            maps, details = method.measured(runner)
+            key, kept, shape = (str(runner.site), name), runner.kept, tuple(maps.shape[1:])
+            if kept is not None and self.inputs.mask is not None:  # the others may be longer
+                maps, shape = maps.where(kept, 0), (self.inputs.mask.shape[1] - runner.geometry.prefix,)
+            self._room(key, maps, shape, details)
+            self.values[key][examples.to(maps.device), ..., : maps.shape[-1]] = maps
+            for part, numbers in details.items():
+                self.details[key][part][examples.to(maps.device)] = numbers
+
+    def _room(self, key: Key, maps: Tensor, shape: tuple[int, ...], details: Details) -> None:
+        if key not in self.values:
+            self.values[key] = maps.new_zeros(self.examples, *maps.shape[1 : maps.ndim - len(shape)], *shape)
+            self.details[key] = {part: maps.new_zeros(self.examples) for part in details}
+
+    def _made(self, method: LocalMethod, layer: Layer) -> tuple[Float[Tensor, "g ..."], Details]:
         if self.lens is None:
             return method.measured(layer.acts, layer.grads)
         assert layer.grads is not None
@@ -209,3 +192,10 @@ class _Canvas:
                     NoGradient,
                     stacklevel=3,
                 )
+
+    def maps(self, methods: Mapping[str, Method], sites: Sequence[Site]) -> Maps:
+        """What was drawn, by site and method in the order asked."""
+        keys = [(str(site), name) for site in sites for name in methods]
+        values, details = {key: self.values[key] for key in keys}, {key: self.details[key] for key in keys}
+        features = None if self.lens is None else self.lens.features
+        return Maps(values, self.scores, self.geometries, self.inputs.mask, features, details)

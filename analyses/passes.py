@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -100,3 +101,23 @@ def some(inputs: Inputs, chosen: slice | Int[Tensor, " n"]) -> Inputs:
     """Some examples of a batch."""
     mask = None if inputs.mask is None else inputs.mask[chosen]
     return Inputs({name: value[chosen] for name, value in inputs.tensors.items()}, mask)
+
+
+def alike(inputs: Inputs) -> Iterator[tuple[Int[Tensor, " n"], Inputs]]:
+    """Examples of one length together, padding on the right cut off, so that nothing that is done to all positions is
+    done to padding: their places in the batch, and their inputs."""
+    mask = inputs.mask
+    if mask is None or bool(mask.all()):
+        yield torch.arange(len(inputs)), inputs
+        return
+    lengths = mask.sum(dim=1)
+    on_the_right = (mask.cumsum(dim=1)[:, -1:] >= torch.arange(1, mask.shape[1] + 1, device=mask.device)) == mask
+    lengths = torch.where(on_the_right.all(dim=1), lengths, mask.shape[1])
+    for length in torch.unique(lengths).tolist():
+        members = (lengths == length).nonzero()[:, 0].cpu()
+        group = some(inputs, members)
+        cut = {
+            name: value[:, :length] if value.shape[:2] == group.mask.shape else value  # type: ignore[union-attr]
+            for name, value in group.tensors.items()
+        }
+        yield members, Inputs(cut, group.mask[:, :length])  # type: ignore[index]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.passes import Scorer, some
@@ -41,6 +41,14 @@ class Runner:
     def geometry(self) -> Geometry:
         """How their positions are laid out."""
         return self.scorer.model.geometry(self.site, self.inputs)
+
+    @property
+    def kept(self) -> Bool[Tensor, "b p"] | None:
+        """Which positions of a map hold data; None for all."""
+        mask = self.inputs.mask
+        if mask is None or mask.shape != channels_last(self.values, self.geometry, self.site).shape[:-1]:
+            return None
+        return mask[:, self.geometry.prefix :].to(self.values.device)
 
     def vectors(self, values: Tensor) -> Float[Tensor, "b *grid d"]:
         """Activations, or anything of their shape, as one vector a position, prefix tokens left out: a view."""

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.attribution.base import ModelMethod
 from analyses.cam.base import LocalMethod
 from interp.types import Activations, Directions, Site
 
@@ -36,13 +37,18 @@ class Lens:
                 f"0..{directions.d_sae - 1}, or give a number of at least 1."
             )
 
-    def check(self, methods: Sequence[LocalMethod]) -> None:
-        """Refuse methods that say nothing about a single channel.
+    def check(self, methods: Sequence[LocalMethod | ModelMethod]) -> None:
+        """Refuse methods that run the model, and those that say nothing about a single channel.
 
         Raises:
             ValueError: If there is one.
         """
         for method in methods:
+            if isinstance(method, ModelMethod):
+                raise ValueError(
+                    f"{type(method).__name__} runs the model with other activations, which have no features of their "
+                    "own: explain a feature with it by score=Latent(...), or choose a map of one layer."
+                )
             if not method.one_channel:
                 raise ValueError(
                     f"{type(method).__name__} compares channels, so that of a single feature it gives back the feature "
@@ -75,10 +81,29 @@ class Lens:
         return self.directions.W_dec.detach()
 
     def _fitting(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        for width in (self.directions.d_in, self._W_dec.shape[1]):
-            if rows.shape[1] != width:
-                raise ValueError(
-                    f"{self.site} holds vectors of width {rows.shape[1]}, but the directions have {width}: give the "
-                    "site that they read and write."
-                )
+        fits(self.directions, self.site, rows.shape[1])
         return rows.to(self._W_dec)
+
+
+def fits(directions: Directions, site: Site, width: int) -> None:
+    """Compare directions with the site that they are read and written at.
+
+    Args:
+        directions: A dictionary.
+        site: What messages call the place.
+        width: Width of its vectors.
+
+    Raises:
+        ValueError: If the directions have another width, or write elsewhere than they read.
+    """
+    if getattr(directions, "b_in", None) is not getattr(directions, "b_dec", None) and hasattr(directions, "b_in"):
+        raise ValueError(
+            f"the directions are a transcoder's, which reads {site} and writes elsewhere: give a dictionary that "
+            "reconstructs what it reads."
+        )
+    for own in (directions.d_in, directions.W_dec.shape[1]):
+        if width != own:
+            raise ValueError(
+                f"{site} holds vectors of width {width}, but the directions have {own}: give the site that they read "
+                "and write."
+            )

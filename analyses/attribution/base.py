@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -48,8 +49,9 @@ def over_channels(values: Float[Tensor, "b *grid d"], reduce: Reduce) -> Float[T
 def noise_like(values: Tensor, seed: int, sample: int) -> Tensor:
     """Gaussian noise of the shape of one example: a function of the seed and the sample, the same in any batch."""
 
-    draw = torch.Generator().manual_seed(int(counter_key(seed, _NOISE, sample, 0)) >> 1)
-    return torch.randn(values.shape[1:], generator=draw, dtype=torch.float32).to(values)
+    # Drawn one number after the other, so that the first positions of a longer example have the same noise.
+    draw = np.random.Generator(np.random.Philox(key=int(counter_key(seed, _NOISE, sample, 0))))
+    return torch.from_numpy(draw.standard_normal(tuple(values.shape[1:]))).to(values)
 
 
 _NOISE = 2  # purpose of the counter-based generator

@@ -5,11 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.attributing import NoGradient, attribute, local_methods
+from analyses.attributing import NoGradient, attribute
+from analyses.attribution.integrated_gradients import IntegratedGradients
+from analyses.attribution.occlusion import Occlusion
 from analyses.cam.eigen_cam import EigenCAM
 from analyses.cam.grad_cam import GradCAM
 from analyses.cam.hires_cam import HiResCAM
 from analyses.cam.norm_grad import NormGrad
+from analyses.methods import methods
+from analyses.passes import Scorer
+from analyses.running import Runner
 from analyses.scores.class_logit import ClassLogit
 from analyses.scores.latent import Latent
 from interp.models.torch_module import TorchModel
@@ -87,7 +92,7 @@ def test_equals_each_method_on_what_autograd_gives(model: TorchModel, inputs: In
 
 
 def test_every_method_does_not_depend_on_the_batch_size(model: TorchModel, inputs: Inputs) -> None:
-    every = [method for method in local_methods() if method != "CAM"]
+    every = [name for name in methods() if name not in ("CAM", "RISE")]
     whole, alone = (
         attribute(model, inputs, "second", score=ClassLogit(1), methods=every, batch_size=n) for n in (7, 1)
     )
@@ -100,7 +105,7 @@ def test_every_method_does_not_depend_on_the_batch_size(model: TorchModel, input
 
 def test_padding_changes_no_map(text: tuple[TorchModel, Inputs, list[int]]) -> None:
     model, inputs, lengths = text
-    every = [method for method in local_methods() if method != "CAM"]
+    every = [name for name in methods() if name not in ("CAM", "RISE")]
     maps = attribute(model, inputs, "embed", methods=every, batch_size=3)
     for i, length in enumerate(lengths):
         cut = Inputs({name: value[i : i + 1, :length] for name, value in inputs.tensors.items()}, None)
@@ -242,6 +247,21 @@ def test_scores_that_are_not_one_an_example_are_refused(
         attribute(model, inputs, "second", score=score)
 
 
+def test_both_kinds_of_methods_stand_side_by_side_in_the_order_asked(model: TorchModel, inputs: Inputs) -> None:
+    asked = [Occlusion(2, 2), "GradCAM", IntegratedGradients(steps=4), "Gradient"]
+    maps = attribute(model, inputs, ["second", "first"], score=ClassLogit(1), methods=asked, batch_size=3)
+    names = ("Occlusion(window=2)", "GradCAM", "IntegratedGradients(steps=4)", "Gradient")
+    assert maps.sites == ("second", "first") and maps.methods == names
+    assert [len(part) for part in (maps.scores, maps["second", "Gradient"])] == [7, 7]
+    runner = Runner(Scorer(model, ClassLogit(1)), inputs, model.site("second"))
+    expected, details = IntegratedGradients(steps=4).measured(runner)
+    torch.testing.assert_close(maps["second", names[2]], expected)
+    torch.testing.assert_close(maps.details["second", names[2]]["gap"], details["gap"])
+    only = attribute(model, inputs, "input", score=ClassLogit(1), methods=["Gradient"], batch_size=3)
+    assert only["Gradient"].shape == (7, 16, 16) and only.upsampled((8, 8))["Gradient"].shape == (7, 8, 8)
+    torch.testing.assert_close(only.scores, maps.scores)
+
+
 def test_wrong_names_are_refused(model: TorchModel, inputs: Inputs, dictionary: TopK) -> None:
     with pytest.raises(ValueError, match="methods names 'ScoreKAM', but known are CAM, EigenCAM"):
         attribute(model, inputs, "second", methods=["ScoreKAM"])
@@ -255,6 +275,8 @@ def test_wrong_names_are_refused(model: TorchModel, inputs: Inputs, dictionary: 
         attribute(model, inputs, "first", score=ClassLogit(0), through=dictionary)
     with pytest.raises(ValueError, match="EigenCAM compares channels.*leave through= out"):
         attribute(model, inputs, score=ClassLogit(0), methods=["EigenCAM"], through=dictionary)
+    with pytest.raises(ValueError, match=r"Occlusion runs the model.*score=Latent"):
+        attribute(model, inputs, score=ClassLogit(0), methods=[Occlusion()], through=dictionary)
     with pytest.raises(ValueError, match=r"features is \[32\], but the dictionary has 32"):
         attribute(model, inputs, score=ClassLogit(0), through=dictionary, features=[32])
     with pytest.raises(ValueError, match="batch_size is 0 for 7 examples"):
