@@ -3,7 +3,12 @@
 import importlib
 from typing import Any
 
-_HOMES = {"FeatureDictionary": "analyses.dictionary.bundle", "export_page": "analyses.dashboard.exporting"}
+_HOMES = {
+    "FeatureDictionary": "analyses.dictionary.bundle",
+    "attribute": "analyses.attributing",
+    "attribute_latents": "analyses.ledger",
+    "export_page": "analyses.dashboard.exporting",
+}
 __all__ = list(_HOMES)
 
 

@@ -13,7 +13,7 @@ from analyses.cam.base import Details, LocalMethod
 from analyses.layers import Layer, layers
 from analyses.maps import Key, Maps
 from analyses.methods import Method, chosen
-from analyses.passes import Passes, Scorer, alike, some
+from analyses.passes import Examples, Passes, Scorer
 from analyses.running import Runner
 from analyses.scores.base import Score
 from analyses.scores.embedding_norm import EmbeddingNorm
@@ -68,25 +68,24 @@ def attribute(
     lens = None if through is None else Lens(through, where[0], features)
     if lens is not None:
         lens.check(list(made.values()))
-    asked = Scorer(model, score or EmbeddingNorm())
+    asked, every = Scorer(model, score or EmbeddingNorm()), Examples.all(inputs)
     canvas = _Canvas(inputs, lens)
     if local:
         needed = lens is not None or any(method.gradient for method in local.values())
-        passes = Passes(asked if needed else Scorer(model, None), inputs, where, batch_size)
+        passes = Passes(asked if needed else Scorer(model, None), every, where, batch_size)
         if lens is not None and lens.features is None:
             lens.choose(found.rows(lens.site) for _, found in passes)
-        for start, found in passes:
-            canvas.begin(start, found)
+        for chunk, found in passes:
+            canvas.begin(chunk, found)
             for site in where:
                 for layer in layers(found, site):
-                    canvas.draw(start, layer, local)
+                    canvas.draw(chunk, layer, local)
         canvas.check_gradients()
     if whole:
-        for start in range(0, len(inputs), batch_size):
-            chunk = some(inputs, slice(start, start + batch_size))
-            for members, group in alike(chunk):
+        for chunk in every.chunks(batch_size):
+            for group in chunk.alike():
                 for site in where:
-                    canvas.draw_whole(start + members, Runner(asked, group, site, batch_size=batch_size), whole)
+                    canvas.draw_whole(Runner(asked, group, site, batch_size=batch_size), whole)
     return canvas.maps(made, where)
 
 
@@ -120,19 +119,20 @@ class _Canvas:
         self.scores: Tensor | None = None
         self.geometries: dict[str, Geometry] = {}
 
-    def begin(self, start: int, found: Capture) -> None:
-        """Keep what the maps of the chunk that begins at `start` have in common."""
+    def begin(self, chunk: Examples, found: Capture) -> None:
+        """Keep what the maps of a chunk have in common."""
         self.geometries |= {str(site): geometry for site, geometry in found.geometries.items()}
         if found.scores is not None:
-            self._keep_scores(torch.arange(start, start + len(found.scores)), found.scores)
+            self._keep_scores(chunk.numbers, found.scores)
 
     def _keep_scores(self, examples: Int[Tensor, " n"], scores: Float[Tensor, " n"]) -> None:
         if self.scores is None:
             self.scores = scores.new_full((self.examples,), torch.nan)
         self.scores[examples.to(scores.device)] = scores
 
-    def draw(self, start: int, layer: Layer, methods: Mapping[str, LocalMethod]) -> None:
-        """Draw the maps of one group of examples of the chunk that begins at `start`."""
+    def draw(self, chunk: Examples, layer: Layer, methods: Mapping[str, LocalMethod]) -> None:
+        """Draw the maps of one group of examples of a chunk."""
+        numbers = chunk.numbers[layer.examples]
         if layer.grads is not None:
             none = int((layer.grads.flatten(1) == 0).all(dim=1).sum())
             self.without[layer.site] = self.without.get(layer.site, 0) + none
@@ -140,12 +140,13 @@ class _Canvas:
             maps, details = self._made(method, layer)
             key = (str(layer.site), name)
             self._room(key, maps, layer.shape, details)
-            layer.spread(maps, self.values[key][start:])
-            for part, numbers in details.items():
-                self.details[key][part][start:][layer.examples.to(maps.device)] = numbers.to(maps)
+            layer.spread(maps, self.values[key], numbers)
+            for part, found in details.items():
+                self.details[key][part][numbers.to(maps.device)] = found.to(maps)
 
-    def draw_whole(self, examples: Int[Tensor, " n"], runner: Runner, methods: Mapping[str, ModelMethod]) -> None:
+    def draw_whole(self, runner: Runner, methods: Mapping[str, ModelMethod]) -> None:
         """Draw the maps of some examples at a site that are made by running the model."""
+        examples = runner.examples.numbers
         self.geometries[str(runner.site)] = runner.geometry
         if self.scores is None or bool(self.scores[examples.to(self.scores.device)].isnan().any()):
             self._keep_scores(examples, runner.scores())

@@ -31,14 +31,15 @@ class Layer:
     grads: Float[Tensor, "g *grid d"] | None
     shape: tuple[int, ...]
 
-    def spread(self, maps: Float[Tensor, "g ..."], into: Float[Tensor, "b ..."]) -> None:
-        """Write maps of these positions where they belong among those of the batch."""
+    def spread(self, maps: Float[Tensor, "g ..."], into: Float[Tensor, "b ..."], numbers: Int[Tensor, " g"]) -> None:
+        """Write maps of these positions where they belong, in the rows that are named."""
+        numbers = numbers.to(into.device)
         if self.positions is None:
-            into[self.examples] = maps.to(into)
+            into[numbers] = maps.to(into)
         else:
-            whole = into[self.examples]
+            whole = into[numbers]
             whole[..., self.positions.to(into.device)] = maps.to(into)
-            into[self.examples] = whole
+            into[numbers] = whole
 
 
 def layers(found: Capture, site: Site) -> Iterator[Layer]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.passes import Scorer
+from analyses.passes import Examples, Scorer
 from analyses.running import Runner
 from analyses.scores.base import Score
 from analyses.scores.embedding_norm import EmbeddingNorm
@@ -82,7 +82,7 @@ class Ledger:
         return "\n".join(f"{name:>20} {value:+.6g}" for name, value in lines)
 
 
-def ledger(
+def attribute_latents(
     model: Model,
     inputs: Inputs,
     directions: Directions,
@@ -118,7 +118,9 @@ def ledger(
         raise ValueError("site is None, and the directions do not know theirs: give site=.")
     if steps < 1:
         raise ValueError(f"steps is {steps}, but a gradient is taken somewhere: give at least 1.")
-    runner = Runner(Scorer(model, score or EmbeddingNorm()), inputs, model.site(where), batch_size=batch_size)
+    runner = Runner(
+        Scorer(model, score or EmbeddingNorm()), Examples.all(inputs), model.site(where), batch_size=batch_size
+    )
     values = runner.values
     base = _base(runner, baseline)
     grads = torch.zeros_like(values)
@@ -148,7 +150,7 @@ def _base(runner: Runner, baseline: Inputs | Tensor | None) -> Tensor:
     if baseline is None:
         return torch.zeros_like(values)
     if isinstance(baseline, Inputs):
-        base = Runner(runner.scorer, baseline, runner.site, batch_size=runner.batch_size).values
+        base = Runner(runner.scorer, Examples.all(baseline), runner.site, batch_size=runner.batch_size).values
         if base.shape != values.shape:
             raise ValueError(
                 f"baseline gives activations of shape {list(base.shape)} at {runner.site}, but inputs "

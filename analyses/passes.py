@@ -16,6 +16,61 @@ from interp.types import Inputs, Site
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Some of the examples that were asked about.
+
+    Args:
+        inputs: What the model runs on.
+        numbers: Which of all they are; one may be there several times.
+        total: How many there are in all.
+    """
+
+    inputs: Inputs
+    numbers: Int[Tensor, " n"]
+    total: int
+
+    @classmethod
+    def all(cls, inputs: Inputs) -> "Examples":
+        """All examples of a batch."""
+        return cls(inputs, torch.arange(len(inputs)), len(inputs))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def some(self, chosen: Int[Tensor, " m"]) -> "Examples":
+        """Some of these, by their places here."""
+        mask = self.inputs.mask
+        tensors = {name: value[chosen.to(value.device)] for name, value in self.inputs.tensors.items()}
+        cut = Inputs(tensors, None if mask is None else mask[chosen.to(mask.device)])
+        return Examples(cut, self.numbers[chosen], self.total)
+
+    def chunks(self, size: int) -> Iterator["Examples"]:
+        """These in order, so many at a time."""
+        for chosen in torch.arange(len(self)).split(size):
+            yield self.some(chosen)
+
+    def alike(self) -> Iterator["Examples"]:
+        """Those of one length together, padding on the right cut off, so that nothing that is done to all positions is
+        done to padding."""
+        mask = self.inputs.mask
+        if mask is None or bool(mask.all()):
+            yield self
+            return
+        lengths = mask.sum(dim=1)
+        on_the_right = mask == (torch.arange(mask.shape[1], device=mask.device) < lengths[:, None])
+        lengths = torch.where(on_the_right.all(dim=1), lengths, mask.shape[1])
+        for length in torch.unique(lengths).tolist():
+            group = self.some((lengths == length).nonzero()[:, 0].cpu())
+            whole = group.inputs.mask
+            assert whole is not None
+            tensors = {
+                name: value[:, :length] if value.shape[:2] == whole.shape else value
+                for name, value in group.inputs.tensors.items()
+            }
+            yield Examples(Inputs(tensors, whole[:, :length]), group.numbers, self.total)
+
+
+@dataclass(frozen=True)
 class Scorer:
     """A model and what is asked of it.
 
@@ -28,11 +83,11 @@ class Scorer:
     model: Model
     score: Any
 
-    def run(self, inputs: Inputs, sites: Sequence[Site] = (), *, grads: bool = True) -> Capture:
+    def run(self, examples: Examples, sites: Sequence[Site] = (), *, grads: bool = True) -> Capture:
         """One pass: activations at some sites, scores where they are asked for, and their gradients.
 
         Args:
-            inputs: One batch.
+            examples: What runs at once.
             sites: Where activations are read.
             grads: Take gradients too.
 
@@ -40,15 +95,17 @@ class Scorer:
             ValueError: If the score is not one number an example, or as `capture`.
         """
         if self.score is None:
-            return capture(self.model, inputs, sites)
+            return capture(self.model, examples.inputs, sites)
         reads = self.score.sites if isinstance(self.score, Score) else ()
-        return capture(self.model, inputs, sites, score=_Of(self, inputs), reads=reads, grads=grads)
+        return capture(self.model, examples.inputs, sites, score=_Of(self, examples), reads=reads, grads=grads)
 
-    def of(self, inputs: Inputs, output: Any, values: dict[Site, Tensor]) -> Float[Tensor, " b"]:
+    def of(self, examples: Examples, output: Any, values: dict[Site, Tensor]) -> Float[Tensor, " b"]:
         """The scores of a pass."""
+        inputs = examples.inputs
         if isinstance(self.score, Score):
             geometries = {site: self.model.geometry(site, inputs) for site in values}
-            found = self.score(Pass(self.model, inputs, output, values, geometries))
+            run = Pass(self.model, inputs, output, values, geometries, examples.numbers, examples.total)
+            found = self.score(run)
         else:
             found = self.score(output)
         if not isinstance(found, Tensor) or found.shape != (len(inputs),):
@@ -65,10 +122,10 @@ class _Of:
     """What `capture` calls. No closure: the tests' shape checks would compile it at each call."""
 
     scorer: Scorer
-    inputs: Inputs
+    examples: Examples
 
     def __call__(self, output: Any, values: dict[Site, Tensor] | None = None) -> Tensor:
-        return self.scorer.of(self.inputs, output, values or {})
+        return self.scorer.of(self.examples, output, values or {})
 
 
 class Passes:
@@ -76,48 +133,20 @@ class Passes:
 
     Args:
         scorer: The model and the score.
-        inputs: The examples.
+        examples: What runs.
         sites: Where activations are read.
         batch_size: Examples that run at once.
     """
 
-    def __init__(self, scorer: Scorer, inputs: Inputs, sites: Sequence[Site], batch_size: int) -> None:
-        self._scorer, self._inputs, self._sites = scorer, inputs, sites
-        self._starts = range(0, len(inputs), batch_size)
+    def __init__(self, scorer: Scorer, examples: Examples, sites: Sequence[Site], batch_size: int) -> None:
+        self._scorer, self._sites = scorer, sites
+        self._chunks = list(examples.chunks(batch_size))
         self._kept: Capture | None = None
 
-    def __iter__(self) -> Iterator[tuple[int, Capture]]:
-        """The number of the first example of each chunk, and what its pass gave."""
-        for start in self._starts:
-            found = self._kept or self._scorer.run(
-                some(self._inputs, slice(start, start + self._starts.step)), self._sites
-            )
-            if len(self._starts) == 1:
+    def __iter__(self) -> Iterator[tuple[Examples, Capture]]:
+        """Each chunk, and what its pass gave."""
+        for chunk in self._chunks:
+            found = self._kept or self._scorer.run(chunk, self._sites)
+            if len(self._chunks) == 1:
                 self._kept = found
-            yield start, found
-
-
-def some(inputs: Inputs, chosen: slice | Int[Tensor, " n"]) -> Inputs:
-    """Some examples of a batch."""
-    mask = None if inputs.mask is None else inputs.mask[chosen]
-    return Inputs({name: value[chosen] for name, value in inputs.tensors.items()}, mask)
-
-
-def alike(inputs: Inputs) -> Iterator[tuple[Int[Tensor, " n"], Inputs]]:
-    """Examples of one length together, padding on the right cut off, so that nothing that is done to all positions is
-    done to padding: their places in the batch, and their inputs."""
-    mask = inputs.mask
-    if mask is None or bool(mask.all()):
-        yield torch.arange(len(inputs)), inputs
-        return
-    lengths = mask.sum(dim=1)
-    on_the_right = (mask.cumsum(dim=1)[:, -1:] >= torch.arange(1, mask.shape[1] + 1, device=mask.device)) == mask
-    lengths = torch.where(on_the_right.all(dim=1), lengths, mask.shape[1])
-    for length in torch.unique(lengths).tolist():
-        members = (lengths == length).nonzero()[:, 0].cpu()
-        group = some(inputs, members)
-        cut = {
-            name: value[:, :length] if value.shape[:2] == group.mask.shape else value  # type: ignore[union-attr]
-            for name, value in group.tensors.items()
-        }
-        yield members, Inputs(cut, group.mask[:, :length])  # type: ignore[index]
+            yield chunk, found

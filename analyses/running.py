@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from analyses.passes import Scorer, some
+from analyses.passes import Examples, Scorer
 from interp.captured import Capture, channels_last
 from interp.capturing import capture, edited
-from interp.types import Geometry, Inputs, Site
+from interp.types import Geometry, Site
 
 
 class Runner:
@@ -22,20 +22,20 @@ class Runner:
 
     Args:
         scorer: The model and the score.
-        inputs: The examples.
+        examples: What runs.
         site: Where activations are replaced; the input of a model is one (`input`).
         batch_size: Examples that run at once.
     """
 
-    def __init__(self, scorer: Scorer, inputs: Inputs, site: Site, *, batch_size: int = 32) -> None:
-        self.scorer, self.inputs, self.site, self.batch_size = scorer, inputs, site, batch_size
+    def __init__(self, scorer: Scorer, examples: Examples, site: Site, *, batch_size: int = 32) -> None:
+        self.scorer, self.examples, self.site, self.batch_size = scorer, examples, site, batch_size
+        self.inputs = examples.inputs
 
     @functools.cached_property
     def values(self) -> Tensor:
         """The activations of all examples, as the model makes them."""
-        chunks = torch.arange(len(self.inputs)).split(self.batch_size)
-        model, site = self.scorer.model, self.site
-        return torch.cat([capture(model, some(self.inputs, chosen), site).values[site] for chosen in chunks])
+        model, site, chunks = self.scorer.model, self.site, self.examples.chunks(self.batch_size)
+        return torch.cat([capture(model, chunk.inputs, site).values[site] for chunk in chunks])
 
     @functools.cached_property
     def geometry(self) -> Geometry:
@@ -110,12 +110,12 @@ class Runner:
             yield None if values is None else values[start:stop], examples[start:stop]
 
     def _run(self, values: Tensor | None, examples: Int[Tensor, " n"], *, grads: bool) -> Capture:
-        inputs = some(self.inputs, examples)
+        chosen = self.examples.some(examples)
         edits: dict[Site | str, Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]]] = {}
         if values is not None:
             edits[self.site] = _Given(values)
-        with edited(self.scorer.model, edits, inputs=inputs):
-            return self.scorer.run(inputs, [self.site] if grads else [], grads=grads)
+        with edited(self.scorer.model, edits, inputs=chosen.inputs):
+            return self.scorer.run(chosen, [self.site] if grads else [], grads=grads)
 
 
 def _scores(found: Sequence[Capture]) -> Float[Tensor, " n"]:

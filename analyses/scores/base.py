@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.captured import channels_last
@@ -23,6 +23,8 @@ class Pass:
         output: What its forward returned.
         values: Activations of the sites that the score reads, as the model makes them.
         geometries: How their positions are laid out.
+        numbers: Which of all examples asked about these are; None for all of them, in order.
+        total: How many were asked about, where `numbers` are given.
     """
 
     model: Model
@@ -30,6 +32,24 @@ class Pass:
     output: Any
     values: Mapping[Site, Tensor] = field(default_factory=dict)
     geometries: Mapping[Site, Geometry] = field(default_factory=dict)
+    numbers: Int[Tensor, " b"] | None = None
+    total: int = 0
+
+    def own(self, name: str, given: Tensor, shape: str) -> Tensor:
+        """What these examples have of something that was given one for each, whichever of all run together.
+
+        Args:
+            name: What messages call it.
+            given: One entry for each example asked about.
+            shape: What messages tell to give.
+
+        Raises:
+            ValueError: If it has another number of entries.
+        """
+        total = len(self.inputs) if self.numbers is None else self.total
+        if len(given) != total:
+            raise ValueError(f"{name} has {len(given)} entries, but there are {total} examples: give {shape}.")
+        return given if self.numbers is None else given[self.numbers.to(given.device)]
 
     def embedding(self) -> Float[Tensor, "b d"]:
         """One vector an example: the model's own, or what its forward returned where that is one.
@@ -85,16 +105,6 @@ class Score(ABC):
         Raises:
             ValueError: If the model does not give what the score needs.
         """
-
-
-def one_each(name: str, given: Tensor, b: int, shape: str) -> None:
-    """Compare a leading axis with the batch.
-
-    Raises:
-        ValueError: If it is another.
-    """
-    if len(given) != b:
-        raise ValueError(f"{name} has {len(given)} entries, but the batch has {b} examples: give {shape}.")
 
 
 def _named(found: Any) -> str:

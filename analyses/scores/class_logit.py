@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.scores.base import Pass, Score, one_each
+from analyses.scores.base import Pass, Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class ClassLogit(Score):
         """
         logits = self._of_classes(run)
         best = logits.argmax(dim=1)
-        score = self._taken(logits, "index", best if self.index is None else self.index)
-        return score if self.minus is None else score - self._taken(logits, "minus", self.minus)
+        score = logits.gather(1, best[:, None])[:, 0] if self.index is None else self._taken(run, logits, "index")
+        return score if self.minus is None else score - self._taken(run, logits, "minus")
 
     def _of_classes(self, run: Pass) -> Float[Tensor, "b c"]:
         logits = run.logits()
@@ -58,12 +58,13 @@ class ClassLogit(Score):
         place = (mask.cumsum(dim=1) == at[:, None] + 1).int().argmax(dim=1)
         return logits[torch.arange(b, device=logits.device), place.to(logits.device)]
 
-    def _taken(self, logits: Float[Tensor, "b c"], name: str, given: Any) -> Float[Tensor, " b"]:
-        index = torch.as_tensor(given, device=logits.device)
-        if index.ndim:
-            one_each(name, index, len(logits), "one class an example, or one for all")
+    def _taken(self, run: Pass, logits: Float[Tensor, "b c"], name: str) -> Float[Tensor, " b"]:
+        given = getattr(self, name)
+        index = torch.as_tensor(given)
         if (index < 0).any() or (index >= logits.shape[1]).any():
             raise ValueError(
                 f"{name} is {given}, but there are {logits.shape[1]} classes: choose 0..{logits.shape[1] - 1}."
             )
-        return logits.gather(1, index.long().expand(len(logits))[:, None])[:, 0]
+        if index.ndim:
+            index = run.own(name, index, "one class an example, or one for all")
+        return logits.gather(1, index.to(logits.device).long().expand(len(logits))[:, None])[:, 0]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.scores.base import Pass, Score, one_each
+from analyses.scores.base import Pass, Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Similarity(Score):
                 "make it with the same model."
             )
         if reference.ndim > 1:
-            one_each("reference", reference, len(embedding), "one embedding an example, or one for all")
+            reference = run.own("reference", reference, "one embedding an example, or one for all")
         if self.measure == "cosine":
             return torch.cosine_similarity(embedding, reference.expand_as(embedding), dim=1)
         product = embedding * reference

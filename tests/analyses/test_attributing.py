@@ -13,7 +13,7 @@ from analyses.cam.grad_cam import GradCAM
 from analyses.cam.hires_cam import HiResCAM
 from analyses.cam.norm_grad import NormGrad
 from analyses.methods import methods
-from analyses.passes import Scorer
+from analyses.passes import Examples, Scorer
 from analyses.running import Runner
 from analyses.scores.class_logit import ClassLogit
 from analyses.scores.latent import Latent
@@ -113,6 +113,19 @@ def test_padding_changes_no_map(text: tuple[TorchModel, Inputs, list[int]]) -> N
         for key, values in maps.values.items():
             torch.testing.assert_close(values[i, :length], alone.values[key][0], rtol=1e-12, atol=1e-12)
             assert not values[i, length:].any()
+
+
+def test_what_is_given_for_each_example_follows_it_into_any_chunk(model: TorchModel, inputs: Inputs) -> None:
+    classes = [3, 0, 1, 2, 0, 3, 1]
+    asked = ["GradCAM", IntegratedGradients(steps=3), Occlusion(2, 2)]
+    whole = attribute(model, inputs, "second", score=ClassLogit(classes), methods=asked)
+    chunked = attribute(model, inputs, "second", score=ClassLogit(classes), methods=asked, batch_size=3)
+    for i, own in enumerate(classes):
+        one = Inputs({"x": inputs.tensors["x"][i : i + 1]})
+        alone = attribute(model, one, "second", score=ClassLogit(own), methods=asked)
+        for key, values in alone.values.items():
+            torch.testing.assert_close(whole.values[key][i], values[0], rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(chunked.values[key][i], values[0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_prefix_token_has_no_place_on_a_map(tiny_vision: Any) -> None:
@@ -237,7 +250,7 @@ def test_patches_behind_a_class_token_that_alone_is_read_are_refused(tiny_vision
         (lambda output: output[:3, 0], r"score gave \[3\] for 7 examples"),
         (lambda output: 1.0, "score gave float for 7 examples"),
         (ClassLogit(4), "index is 4, but there are 4 classes: choose 0..3"),
-        (ClassLogit([0, 1]), "index has 2 entries, but the batch has 7 examples"),
+        (ClassLogit([0, 1]), "index has 2 entries, but there are 7 examples: give one class an example"),
     ],
 )
 def test_scores_that_are_not_one_an_example_are_refused(
@@ -253,7 +266,7 @@ def test_both_kinds_of_methods_stand_side_by_side_in_the_order_asked(model: Torc
     names = ("Occlusion(window=2)", "GradCAM", "IntegratedGradients(steps=4)", "Gradient")
     assert maps.sites == ("second", "first") and maps.methods == names
     assert [len(part) for part in (maps.scores, maps["second", "Gradient"])] == [7, 7]
-    runner = Runner(Scorer(model, ClassLogit(1)), inputs, model.site("second"))
+    runner = Runner(Scorer(model, ClassLogit(1)), Examples.all(inputs), model.site("second"))
     expected, details = IntegratedGradients(steps=4).measured(runner)
     torch.testing.assert_close(maps["second", names[2]], expected)
     torch.testing.assert_close(maps.details["second", names[2]]["gap"], details["gap"])

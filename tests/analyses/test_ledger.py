@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.ledger import Ledger, ledger
+from analyses.ledger import Ledger, attribute_latents
 from analyses.scores.class_logit import ClassLogit
 from interp.capturing import edited
 from interp.editing import scale_latent
@@ -60,7 +60,7 @@ def _adds_up(found: Ledger) -> torch.Tensor:
 @pytest.mark.parametrize("baseline", ["zero", "vector", "inputs"])
 def test_of_a_linear_score_it_is_exact(inputs: Inputs, other: Inputs, sae: TopK, baseline: str) -> None:
     to: Any = {"zero": None, "vector": torch.linspace(-1, 1, 6, dtype=torch.float64), "inputs": other}[baseline]
-    found = ledger(_model(bent=False), inputs, sae, score=ClassLogit(1), baseline=to)
+    found = attribute_latents(_model(bent=False), inputs, sae, score=ClassLogit(1), baseline=to)
     torch.testing.assert_close(_adds_up(found), found.change)
     assert found.residual.abs().max() < 1e-12
     assert found.change.abs().min() > 1e-3
@@ -69,7 +69,7 @@ def test_of_a_linear_score_it_is_exact(inputs: Inputs, other: Inputs, sae: TopK,
 
 def test_each_effect_is_what_patching_the_latent_alone_does_to_a_linear_score(inputs: Inputs, sae: TopK) -> None:
     model = _model(bent=False)
-    found = ledger(model, inputs, sae, score=ClassLogit(1))
+    found = attribute_latents(model, inputs, sae, score=ClassLogit(1))
     with torch.no_grad():
         base = model.forward(inputs)[:, 1]
         for feature in range(20):
@@ -85,7 +85,7 @@ def test_the_error_and_the_bias_are_nodes_of_their_own(inputs: Inputs, other: In
     model = _model(bent=False)
     values = model.module.embed(inputs.tensors["x"]).detach()
     lost = values - sae(values.flatten(0, 1)).detach().view_as(values)
-    found = ledger(model, inputs, sae, score=ClassLogit(1))
+    found = attribute_latents(model, inputs, sae, score=ClassLogit(1))
     with torch.no_grad():
         base = model.forward(inputs)[:, 1]
         for node, step in ((found.error, lost), (found.bias, sae.b_dec.expand_as(values))):
@@ -96,7 +96,7 @@ def test_the_error_and_the_bias_are_nodes_of_their_own(inputs: Inputs, other: In
                     torch.testing.assert_close(node[:, position], model.forward(inputs)[:, 1] - base)
     instead = model.module.embed(other.tensors["x"]).detach()
     gained = instead - sae(instead.flatten(0, 1)).detach().view_as(instead)
-    found = ledger(model, inputs, sae, score=ClassLogit(1), baseline=other)
+    found = attribute_latents(model, inputs, sae, score=ClassLogit(1), baseline=other)
     with torch.no_grad(), edited(model, {SITE: lambda x: x + gained - lost}):
         torch.testing.assert_close(found.error.sum(1), model.forward(inputs)[:, 1] - base)
 
@@ -105,7 +105,7 @@ def test_of_a_bent_score_the_residual_is_shown_and_shrinks_with_steps(inputs: In
     model = _model(bent=True)
     sizes = []
     for steps in (1, 4, 64):
-        found = ledger(model, inputs, sae, score=ClassLogit(1), baseline=other, steps=steps)
+        found = attribute_latents(model, inputs, sae, score=ClassLogit(1), baseline=other, steps=steps)
         torch.testing.assert_close(_adds_up(found) + found.residual, found.change)
         assert f"{float(found.residual.mean()):+.6g}" in str(found)
         sizes.append(float(found.residual.abs().max()))
@@ -114,7 +114,7 @@ def test_of_a_bent_score_the_residual_is_shown_and_shrinks_with_steps(inputs: In
 
 def test_the_change_is_the_models_own(inputs: Inputs, other: Inputs, sae: TopK) -> None:
     model = _model(bent=True)
-    found = ledger(model, inputs, sae, score=ClassLogit(2), baseline=other, batch_size=2)
+    found = attribute_latents(model, inputs, sae, score=ClassLogit(2), baseline=other, batch_size=2)
     with torch.no_grad():
         expected = model.forward(other)[:, 2] - model.forward(inputs)[:, 2]
     torch.testing.assert_close(found.change, expected)
@@ -122,17 +122,17 @@ def test_the_change_is_the_models_own(inputs: Inputs, other: Inputs, sae: TopK) 
 
 def test_a_batch_equals_one_by_one(inputs: Inputs, other: Inputs, sae: TopK) -> None:
     model = _model(bent=True)
-    whole = ledger(model, inputs, sae, score=ClassLogit(1), baseline=other)
+    whole = attribute_latents(model, inputs, sae, score=ClassLogit(1), baseline=other)
     for i in range(3):
         one, to = (Inputs({"x": part.tensors["x"][i : i + 1]}) for part in (inputs, other))
-        alone = ledger(model, one, sae, score=ClassLogit(1), baseline=to)
+        alone = attribute_latents(model, one, sae, score=ClassLogit(1), baseline=to)
         torch.testing.assert_close(alone.by_feature()[0], whole.by_feature()[i], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(alone.error[0], whole.error[i], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(alone.residual[0], whole.residual[i], rtol=1e-12, atol=1e-12)
 
 
 def test_the_features_of_the_largest_effects_come_first(inputs: Inputs, sae: TopK) -> None:
-    found = ledger(_model(bent=False), inputs, sae, score=ClassLogit(1))
+    found = attribute_latents(_model(bent=False), inputs, sae, score=ClassLogit(1))
     mean = found.by_feature().mean(0)
     assert [feature for feature, _ in found.top(4)] == mean.abs().argsort(descending=True)[:4].tolist()
     assert found.top(1)[0][1] == pytest.approx(float(mean[found.top(1)[0][0]]))
@@ -151,7 +151,7 @@ def test_padding_has_no_effect(sae: TopK) -> None:
     torch.manual_seed(0)
     model, mask = TorchModel(Words().double()), torch.arange(4) < torch.tensor([[4], [2]])
     inputs = Inputs({"ids": torch.randint(0, 9, (2, 4)), "mask": mask}, mask)
-    found = ledger(model, inputs, sae, score=ClassLogit(1))
+    found = attribute_latents(model, inputs, sae, score=ClassLogit(1))
     assert not found.error[1, 2:].any() and not found.bias[1, 2:].any()
     assert found.error[1, :2].all()
 
@@ -159,19 +159,19 @@ def test_padding_has_no_effect(sae: TopK) -> None:
 def test_what_does_not_fit_is_refused(inputs: Inputs, sae: TopK) -> None:
     model = _model(bent=False)
     with pytest.raises(ValueError, match="steps is 0, but a gradient is taken somewhere"):
-        ledger(model, inputs, sae, score=ClassLogit(1), steps=0)
+        attribute_latents(model, inputs, sae, score=ClassLogit(1), steps=0)
     with pytest.raises(ValueError, match=r"baseline has shape \[5\], but activations at embed are vectors of width 6"):
-        ledger(model, inputs, sae, score=ClassLogit(1), baseline=torch.zeros(5))
+        attribute_latents(model, inputs, sae, score=ClassLogit(1), baseline=torch.zeros(5))
     fewer = Inputs({"x": inputs.tensors["x"][:2]})
     with pytest.raises(
         ValueError, match=r"baseline gives activations of shape \[2, 5, 6\] at embed, but inputs \[3, 5, 6\]"
     ):
-        ledger(model, inputs, sae, score=ClassLogit(1), baseline=fewer)
+        attribute_latents(model, inputs, sae, score=ClassLogit(1), baseline=fewer)
     with pytest.raises(ValueError, match="head holds vectors of width 3, but the directions have 6"):
-        ledger(model, inputs, sae, score=ClassLogit(1), site="head")
+        attribute_latents(model, inputs, sae, score=ClassLogit(1), site="head")
     transcoder = TopK(d_in=6, d_out=6, d_sae=20, k=3).double()
     with pytest.raises(ValueError, match="the directions are a transcoder's, which reads embed and writes elsewhere"):
-        ledger(model, inputs, transcoder, score=ClassLogit(1), site="embed")
+        attribute_latents(model, inputs, transcoder, score=ClassLogit(1), site="embed")
     sae.site = None
     with pytest.raises(ValueError, match="site is None, and the directions do not know theirs"):
-        ledger(model, inputs, sae)
+        attribute_latents(model, inputs, sae)

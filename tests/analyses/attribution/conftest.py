@@ -30,7 +30,7 @@ class Sequences(nn.Module):
 @pytest.fixture
 def pictures() -> Any:
     """From a number of examples and a batch size to a runner at the input."""
-    from analyses.passes import Scorer
+    from analyses.passes import Examples, Scorer
     from analyses.running import Runner
     from analyses.scores.class_logit import ClassLogit
     from interp.models.torch_module import TorchModel
@@ -42,7 +42,7 @@ def pictures() -> Any:
 
     def runner(chosen: slice = slice(None), batch_size: int = 32, score: Any = None) -> Runner:
         scorer = Scorer(model, ClassLogit(1) if score is None else score)
-        return Runner(scorer, Inputs({"x": x[chosen]}), Site("input"), batch_size=batch_size)
+        return Runner(scorer, Examples.all(Inputs({"x": x[chosen]})), Site("input"), batch_size=batch_size)
 
     return runner
 
@@ -50,7 +50,7 @@ def pictures() -> Any:
 @pytest.fixture
 def texts() -> Any:
     """Likewise at the embeddings of tokens of several lengths."""
-    from analyses.passes import Scorer, some
+    from analyses.passes import Examples, Scorer
     from analyses.running import Runner
     from analyses.scores.class_logit import ClassLogit
     from interp.models.torch_module import TorchModel
@@ -63,6 +63,7 @@ def texts() -> Any:
     inputs = Inputs({"input_ids": ids, "attention_mask": mask}, mask)
 
     def runner(chosen: slice = slice(None), batch_size: int = 32) -> Runner:
-        return Runner(Scorer(model, ClassLogit(1)), some(inputs, chosen), Site("embed"), batch_size=batch_size)
+        examples = Examples.all(inputs).some(torch.arange(4)[chosen])
+        return Runner(Scorer(model, ClassLogit(1)), examples, Site("embed"), batch_size=batch_size)
 
     return runner

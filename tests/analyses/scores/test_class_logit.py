@@ -40,7 +40,7 @@ def test_the_last_token_is_the_last_that_holds_data() -> None:
     [
         (ClassLogit(3), "index is 3, but there are 3 classes: choose 0..2"),
         (ClassLogit(0, minus=-1), "minus is -1, but there are 3 classes"),
-        (ClassLogit([0, 1, 2]), "index has 3 entries, but the batch has 2 examples: give one class an example"),
+        (ClassLogit([0, 1, 2]), "index has 3 entries, but there are 2 examples: give one class an example"),
     ],
 )
 def test_classes_that_are_not_there_are_refused(score: ClassLogit, message: str) -> None:

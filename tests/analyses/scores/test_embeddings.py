@@ -65,7 +65,7 @@ def test_references_that_do_not_fit_are_refused() -> None:
         Similarity(REFERENCE, channels=[0])
     with pytest.raises(ValueError, match="reference has width 5, but Identity embeds in 6"):
         Similarity(REFERENCE[:, :5])(_run())
-    with pytest.raises(ValueError, match="reference has 3 entries, but the batch has 4 examples"):
+    with pytest.raises(ValueError, match="reference has 3 entries, but there are 4 examples"):
         Similarity(REFERENCE[:3])(_run())
     with pytest.raises(ValueError, match="direction has width 5, but Identity embeds in 6"):
         Projection(REFERENCE[0, :5])(_run())
