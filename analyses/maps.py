@@ -70,27 +70,45 @@ class Maps:
         Raises:
             ValueError: If a site's geometry does not say where its positions lie in the input.
         """
-        grown = {
-            key: _grown(values, self.geometries[key[0]], size, key[0], lead=1 if self.features is None else 2)
+        larger = {
+            key: grown(values, self.geometries[key[0]], size, key[0], lead=1 if self.features is None else 2)
             for key, values in self.values.items()
         }
-        return replace(self, values=grown)
+        return replace(self, values=larger)
 
     def normalised(self) -> "Maps":
         """Each map moved and scaled to 0..1, for showing; a constant map becomes 0."""
         lead = 1 if self.features is None else 2
-        return replace(self, values={key: _to_unit(values, lead) for key, values in self.values.items()})
+        return replace(self, values={key: to_unit(values, lead) for key, values in self.values.items()})
 
 
-def _to_unit(values: Float[Tensor, "b ..."], lead: int) -> Float[Tensor, "b ..."]:
+def to_unit(values: Float[Tensor, "b ..."], lead: int) -> Float[Tensor, "b ..."]:
+    """Each map moved and scaled to 0..1; a constant map becomes 0.
+
+    Args:
+        values: The maps.
+        lead: Axes before those of the grid.
+    """
     flat = values.flatten(lead)
     low, high = flat.amin(dim=-1, keepdim=True), flat.amax(dim=-1, keepdim=True)
     return ((flat - low) / torch.where(high > low, high - low, 1)).view(values.shape)
 
 
-def _grown(
+def grown(
     values: Float[Tensor, "b ..."], geometry: Geometry, size: tuple[int, ...] | None, site: str, *, lead: int
 ) -> Float[Tensor, "b ..."]:
+    """Maps in units of the input, linear between the centres of patches.
+
+    Args:
+        values: The maps.
+        geometry: Where their positions lie.
+        size: Size of the result, an axis each; None for that of the input.
+        site: What messages call the place.
+        lead: Axes before those of the grid.
+
+    Raises:
+        ValueError: If the geometry does not say where the positions lie in the input.
+    """
     if not geometry.stride or not geometry.input_size:
         raise ValueError(
             f"the geometry of {site} does not say which input its positions cover: declare Geometry(..., stride=, "

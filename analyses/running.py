@@ -42,6 +42,21 @@ class Runner:
         """How their positions are laid out."""
         return self.scorer.model.geometry(self.site, self.inputs)
 
+    def at_input(self) -> "Runner":
+        """The same examples at the model's input.
+
+        Raises:
+            ValueError: If the input has no grid that a mask could lie on.
+        """
+        model = self.scorer.model
+        place = next((model.site(name) for name in model.sites() if name == "input"), None)
+        if place is None or not model.geometry(place, self.inputs).grid:
+            raise ValueError(
+                f"{model.name} is given no pixels, on which a mask could lie: choose a method that changes "
+                "activations at a site (AblationCAM, Occlusion)."
+            )
+        return Runner(self.scorer, self.examples, place, batch_size=self.batch_size)
+
     @property
     def kept(self) -> Bool[Tensor, "b p"] | None:
         """Which positions of a map hold data; None for all."""

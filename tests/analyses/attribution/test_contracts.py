@@ -1,15 +1,13 @@
 """What every method that runs the model keeps, found by discovery."""
 
-import importlib
 import inspect
-import pkgutil
 from typing import Any
 
 import pytest
 import torch
 
-import analyses.attribution as folder
 from analyses.attribution.base import ModelMethod
+from analyses.methods import methods
 
 SMALL: dict[str, dict[str, Any]] = {
     "SmoothGrad": {"samples": 5},
@@ -19,19 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def _methods() -> list[type[ModelMethod]]:
-    found = []
-    for info in pkgutil.iter_modules(folder.__path__):
-        module = importlib.import_module(f"analyses.attribution.{info.name}")
-        found += [
-            kind
-            for kind in vars(module).values()
-            if inspect.isclass(kind) and issubclass(kind, ModelMethod) and kind.__module__ == module.__name__
-        ]
-    return [kind for kind in found if not inspect.isabstract(kind)]
-
-
-METHODS = _methods()
+METHODS = [kind for kind in methods().values() if issubclass(kind, ModelMethod)]
 
 
 def _small(kind: type[ModelMethod]) -> ModelMethod:
@@ -39,7 +25,7 @@ def _small(kind: type[ModelMethod]) -> ModelMethod:
 
 
 def test_all_are_found_and_need_no_argument() -> None:
-    assert {"Gradient", "IntegratedGradients", "Occlusion", "RISE"} <= {kind.__name__ for kind in METHODS}
+    assert {"Gradient", "IntegratedGradients", "Occlusion", "RISE", "ScoreCAM"} <= {kind.__name__ for kind in METHODS}
     assert all(isinstance(kind(), ModelMethod) for kind in METHODS)
 
 
@@ -47,6 +33,10 @@ def test_all_are_found_and_need_no_argument() -> None:
 @pytest.mark.parametrize("where", ["pictures", "texts"])
 def test_a_batch_equals_one_by_one_and_no_chunk_is_seen(kind: type[ModelMethod], where: str, request: Any) -> None:
     runner = request.getfixturevalue(where)
+    if kind.__name__ == "ScoreCAM" and where == "texts":
+        with pytest.raises(ValueError, match="is given no pixels, on which a mask could lie: choose a method"):
+            kind().measured(runner())
+        return
     maps, details = _small(kind).measured(runner())
     assert maps.shape == ((4, 6, 7) if where == "pictures" else (4, 5))
     for size in (1, 3, 7):
@@ -78,6 +68,8 @@ def test_a_score_that_nothing_moves_gives_a_constant_map(kind: type[ModelMethod]
     maps, details = _small(kind).measured(runner)
     if kind.__name__ == "RISE":  # every mask scores alike: what is left is how often a position is shown
         torch.testing.assert_close(maps, maps[:1].expand_as(maps))
+    elif kind.__name__ == "ScoreCAM":  # and so do all channels
+        torch.testing.assert_close(maps, runner.values.mean(1))
     else:
         assert maps.abs().max() == 0
     assert all(numbers.abs().max() < 1e-12 for numbers in details.values())

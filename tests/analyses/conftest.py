@@ -34,15 +34,19 @@ def pictures() -> Any:
     from analyses.running import Runner
     from analyses.scores.class_logit import ClassLogit
     from interp.models.torch_module import TorchModel
-    from interp.types import Inputs, Site
+    from interp.types import Geometry, Inputs, Site
 
     torch.manual_seed(0)
-    model = TorchModel(Convolutions().double())
+    grids = {
+        "first": Geometry("grid", grid=(6, 7), stride=(1, 1), input_size=(6, 7)),
+        "second": Geometry("grid", grid=(3, 4), stride=(2, 2), input_size=(6, 7)),
+    }
+    model = TorchModel(Convolutions().double(), geometry=grids)
     x = torch.randn(4, 2, 6, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    def runner(chosen: slice = slice(None), batch_size: int = 32, score: Any = None) -> Runner:
+    def runner(chosen: slice = slice(None), batch_size: int = 32, score: Any = None, site: str = "input") -> Runner:
         scorer = Scorer(model, ClassLogit(1) if score is None else score)
-        return Runner(scorer, Examples.all(Inputs({"x": x[chosen]})), Site("input"), batch_size=batch_size)
+        return Runner(scorer, Examples.all(Inputs({"x": x[chosen]})), Site(site), batch_size=batch_size)
 
     return runner
 
