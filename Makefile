@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check-all soak wheel clean
+.PHONY: demo test lint check-all soak parity wheel clean
 
 demo: .venv/ready
 	$(BIN)/unweave demo
@@ -22,6 +22,13 @@ check-all: .venv/ready
 
 soak: .venv/ready
 	$(BIN)/python -m pytest -m soak
+
+# Foreign libraries in an environment of their own, and what they say of the networks in tests/goldens.
+parity: .venv/ready
+	$(PYTHON) -m venv .parity
+	.parity/bin/python -m pip install --quiet -c .venv/constraints.txt torch numpy safetensors pillow tqdm matplotlib scikit-learn
+	.parity/bin/python -m pip install --quiet --no-deps -r tests/goldens/requirements.txt
+	cd tests/goldens && ../../.parity/bin/python maps.py
 
 # The wheel, imported in an environment that holds nothing else of ours.
 wheel: .venv/ready
