@@ -20,7 +20,8 @@ class Component:
 
     Args:
         scores: Each position's coordinate: `O v` of the leading right singular vector.
-        gap: Largest eigenvalue of the Gram matrix over the next; infinite where there is one alone, 1 where all are 0.
+        gap: Largest eigenvalue of the Gram matrix over the next, to a twentieth; infinite where there is one alone, 1
+            where all are 0.
     """
 
     scores: Float[Tensor, "b n"]
@@ -58,9 +59,49 @@ def first_component(values: Float[Tensor, "b n d"]) -> Component:
     """The first principal component of the rows of each example, as they are: centre them before if they should be."""
     n, d = values.shape[1:]
     gram = values @ values.mT if n <= d else values.mT @ values
-    sizes, vectors = torch.linalg.eigh(gram)
-    first = sizes[:, -1].clamp(min=0)
-    second = sizes[:, -2].clamp(min=0) if sizes.shape[1] > 1 else torch.zeros_like(first)
-    leading = vectors[..., -1]
+    first, second, leading = _leading(gram)
     scores = leading * first.sqrt()[:, None] if n <= d else (values @ leading[..., None]).squeeze(-1)
     return Component(scores, torch.where(first > 0, first / second, torch.ones_like(first)))
+
+
+Leading = tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, "b m"]]
+
+
+def _leading(gram: Float[Tensor, "b m m"]) -> Leading:
+    """The two largest eigenvalues of each matrix, and the eigenvector of the largest.
+
+    By subspace iteration, a sixth of the time of all eigenvectors at 196 x 196; where that has not converged to
+    rounding (leading eigenvalues close together), by all of them. Which way is taken is each example's own.
+    """
+    if gram.shape[-1] <= 4 * _BLOCK:
+        return _all_of(gram)
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(gram.shape[-1], _BLOCK, generator=draw, dtype=torch.float64).to(gram)
+    start[:, 0] = 1  # non-negative activations have most of their leading direction here
+    basis = torch.linalg.qr(gram @ start).Q
+    for _ in range(_ROUNDS):
+        basis = torch.linalg.qr(gram @ (gram @ basis)).Q
+    sizes, mix = torch.linalg.eigh(basis.mT @ (gram @ basis))
+    sizes, ritz = sizes[:, -2:].clamp(min=0), basis @ mix[..., -2:]
+    residual = (gram @ ritz - sizes[:, None] * ritz).norm(dim=1)
+    first, second = sizes[:, 1], sizes[:, 0]
+    rounding = 64 * torch.finfo(gram.dtype).eps
+    # An eigenvector is off by its residual over its distance to the next eigenvalue, an eigenvalue by less than its own
+    # residual. Of the second nothing is asked but the gap, where twentieths do not matter.
+    sure = (residual[:, 1] <= rounding * (first - second)) & (residual[:, 0] <= 0.05 * second)
+    if not sure.all():
+        rest = _all_of(gram[~sure])
+        first, second, leading = (part.clone() for part in (first, second, ritz[..., 1]))
+        first[~sure], second[~sure], leading[~sure] = rest
+        return first, second, leading
+    return first, second, ritz[..., 1]
+
+
+_BLOCK, _ROUNDS = 4, 12
+
+
+def _all_of(gram: Float[Tensor, "b m m"]) -> Leading:
+    sizes, vectors = torch.linalg.eigh(gram)
+    sizes = sizes.clamp(min=0)
+    second = sizes[:, -2] if sizes.shape[1] > 1 else torch.zeros_like(sizes[:, -1])
+    return sizes[:, -1], second, vectors[..., -1]

@@ -70,6 +70,17 @@ def served(batches: Iterator[Tensor], library: str, asked: argparse.Namespace) -
         _answer(**clock.read(n))
 
 
+def repeated(work: Callable[[], object], **about: object) -> None:
+    """Answer `go N` with the seconds of one of N runs of some work."""
+    _answer(**about)
+    for line in sys.stdin:
+        n = int(line.removeprefix("go "))
+        clock = Clock()
+        for _ in range(n):
+            work()
+        _answer(**clock.read(n))
+
+
 class Turns:
     """Two batches of random rows, for ever, one a step.
 

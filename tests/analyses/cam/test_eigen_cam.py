@@ -3,9 +3,10 @@ import warnings
 import pytest
 import torch
 
+from analyses.cam import principal
 from analyses.cam.eigen_cam import EigenCAM
 from analyses.cam.eigen_grad_cam import EigenGradCAM
-from analyses.cam.principal import UndeterminedSign
+from analyses.cam.principal import UndeterminedSign, _all_of, _leading
 
 
 def _acts(shape: tuple[int, ...] = (6, 5, 4, 8), seed: int = 0) -> torch.Tensor:
@@ -26,6 +27,35 @@ def test_equals_a_singular_value_decomposition_up_to_sign(shape: tuple[int, ...]
         _, sizes, v = torch.linalg.svd(rows, full_matrices=False)
         torch.testing.assert_close(map_.flatten().abs(), (rows @ v[0]).abs(), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(details["gap"][b], (sizes[0] / sizes[1]).square())
+
+
+@pytest.mark.parametrize("gap", [1.0, 1.0001, 1.05, 1.5, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_close_eigenvalues_are_told_apart_as_all_eigenvectors_would(gap: float, dtype: torch.dtype) -> None:
+    """Matrices of known spectrum, too large for the direct way; whatever the gap, the residual is rounding."""
+    draw = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(4, 60, 60, generator=draw, dtype=torch.float64))
+    sizes = torch.cat([torch.tensor([gap]), torch.linspace(1, 0.01, 59)]).double()
+    sizes[0] = gap
+    gram = ((basis * sizes) @ basis.mT).to(dtype)
+    first, second, leading = _leading((gram + gram.mT) / 2)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(first, torch.full_like(first, gap), rtol=100 * eps, atol=0)
+    torch.testing.assert_close(second, torch.full_like(first, 1.0), rtol=0.05, atol=0)
+    off = ((gram @ leading[..., None])[..., 0] - first[:, None] * leading).norm(dim=1)
+    assert (off <= 300 * eps * gap).all()
+    if gap > 1:
+        aligned = (leading.double() * basis[..., 0]).sum(1).abs()
+        assert (1 - aligned <= (200 * eps / (gap - 1)) ** 2 + 10 * eps).all()
+
+
+def test_the_fast_way_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(principal, "_all_of", lambda gram: taken.append(len(gram)) or _all_of(gram))
+    EigenCAM()(_acts((8, 7, 7, 64)).float())
+    assert not taken
+    EigenCAM()(torch.randn(3, 7, 7, 64))  # noise alone has no direction that leads
+    assert taken == [3]
 
 
 def test_rank_one_gives_back_the_spot() -> None:
