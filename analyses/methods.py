@@ -4,7 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 from analyses.attribution.base import ModelMethod
 from analyses.cam.base import LocalMethod
@@ -57,9 +57,11 @@ def _folded(name: str) -> str:
 
 def _described(method: Method) -> str:
     """The class and those of its arguments that are not the default."""
-    given = [
-        f"{part.name}={getattr(method, part.name)!r}"
-        for part in fields(method)  # type: ignore[arg-type]
-        if getattr(method, part.name) != part.default
-    ]
+    given = []
+    for part in fields(method):  # type: ignore[arg-type]
+        value = getattr(method, part.name)
+        default = part.default if part.default_factory is MISSING else part.default_factory()
+        if value != default:
+            own = _described(value) if isinstance(value, LocalMethod | ModelMethod) else repr(value)
+            given.append(f"{part.name}={own}")
     return type(method).__name__ + (f"({', '.join(given)})" if given else "")

@@ -1,17 +1,19 @@
 """Passes of a model over examples, a chunk at a time, with one score an example."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from analyses.scores.base import Pass, Score
 from interp.captured import Capture
-from interp.capturing import capture
-from interp.models.base import Model
+from interp.capturing import capture, left_as_found
+from interp.models.base import Model, hook
 from interp.types import Inputs, Site
 
 
@@ -101,20 +103,63 @@ class Scorer:
 
     def of(self, examples: Examples, output: Any, values: dict[Site, Tensor]) -> Float[Tensor, " b"]:
         """The scores of a pass."""
-        inputs = examples.inputs
-        if isinstance(self.score, Score):
-            geometries = {site: self.model.geometry(site, inputs) for site in values}
-            run = Pass(self.model, inputs, output, values, geometries, examples.numbers, examples.total)
-            found = self.score(run)
-        else:
-            found = self.score(output)
-        if not isinstance(found, Tensor) or found.shape != (len(inputs),):
+        found = (
+            self.score(self._seen(examples, output, values)) if isinstance(self.score, Score) else self.score(output)
+        )
+        if not isinstance(found, Tensor) or found.shape != (len(examples),):
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
-                f"score gave {shape} for {len(inputs)} examples, but maps need one number an example: return a tensor "
-                f"of shape [{len(inputs)}]."
+                f"score gave {shape} for {len(examples)} examples, but maps need one number an example: return a "
+                f"tensor of shape [{len(examples)}]."
             )
         return found
+
+    def weight_gradients(self, examples: Examples) -> dict[nn.Parameter, Tensor]:
+        """The gradient of the summed loss of some examples with respect to each weight that has one.
+
+        Args:
+            examples: What runs at once.
+
+        Raises:
+            ValueError: If the score depends on none.
+        """
+        reads = [self.model.site(site) for site in self.score.sites] if isinstance(self.score, Score) else []
+        values: dict[Site, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(left_as_found(self.model, frozen=False))
+            stack.enter_context(torch.enable_grad())
+            weights = [weight for weight in self.model.module.parameters() if weight.is_floating_point()]
+            for weight in weights:
+                stack.callback(weight.requires_grad_, weight.requires_grad)
+                weight.requires_grad_(True)
+            for site in reads:
+                keep = functools.partial(values.setdefault, site)
+                stack.callback(hook(self.model.place(site), _Kept(keep), site).remove)
+            output = self.model.forward(examples.inputs)
+            if isinstance(self.score, Score):
+                loss = self.score.loss(self._seen(examples, output, values))
+            else:
+                loss = -self.of(examples, output, values)
+            if not loss.requires_grad:
+                raise ValueError(
+                    f"the score depends on no weight of {self.model.name}, but a step of training moves some."
+                )
+            slopes = torch.autograd.grad(loss.sum(), weights, allow_unused=True)
+        return {weight: slope for weight, slope in zip(weights, slopes, strict=True) if slope is not None}
+
+    def _seen(self, examples: Examples, output: Any, values: dict[Site, Tensor]) -> Pass:
+        geometries = {site: self.model.geometry(site, examples.inputs) for site in values}
+        return Pass(self.model, examples.inputs, output, values, geometries, examples.numbers, examples.total)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A hook that keeps the first value that it is shown."""
+
+    keep: Callable[[Tensor], Tensor]
+
+    def __call__(self, value: Tensor) -> None:
+        self.keep(value)
 
 
 @dataclass(frozen=True)

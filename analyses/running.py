@@ -42,6 +42,10 @@ class Runner:
         """How their positions are laid out."""
         return self.scorer.model.geometry(self.site, self.inputs)
 
+    def some(self, chosen: Int[Tensor, " n"]) -> "Runner":
+        """Some of the examples, by their places here."""
+        return Runner(self.scorer, self.examples.some(chosen), self.site, batch_size=self.batch_size)
+
     def at_input(self) -> "Runner":
         """The same examples at the model's input.
 

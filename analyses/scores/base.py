@@ -106,6 +106,10 @@ class Score(ABC):
             ValueError: If the model does not give what the score needs.
         """
 
+    def loss(self, run: Pass) -> Float[Tensor, " b"]:
+        """What training on the examples would lessen: minus the score, unless there is a better one."""
+        return -self(run)
+
 
 def _named(found: Any) -> str:
     return f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

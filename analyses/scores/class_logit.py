@@ -36,6 +36,10 @@ class ClassLogit(Score):
         score = logits.gather(1, best[:, None])[:, 0] if self.index is None else self._taken(run, logits, "index")
         return score if self.minus is None else score - self._taken(run, logits, "minus")
 
+    def loss(self, run: Pass) -> Float[Tensor, " b"]:
+        """The cross-entropy of the class, in nats; minus the score where another class is subtracted."""
+        return -self(run) if self.minus is not None else self._of_classes(run).logsumexp(dim=1) - self(run)
+
     def _of_classes(self, run: Pass) -> Float[Tensor, "b c"]:
         logits = run.logits()
         if logits.ndim == 2:

@@ -7,6 +7,7 @@ from torch import nn
 
 from analyses.attributing import NoGradient, attribute
 from analyses.attribution.integrated_gradients import IntegratedGradients
+from analyses.attribution.meta_saliency import MetaSaliency
 from analyses.attribution.occlusion import Occlusion
 from analyses.cam.eigen_cam import EigenCAM
 from analyses.cam.grad_cam import GradCAM
@@ -92,7 +93,7 @@ def test_equals_each_method_on_what_autograd_gives(model: TorchModel, inputs: In
 
 
 def test_every_method_does_not_depend_on_the_batch_size(model: TorchModel, inputs: Inputs) -> None:
-    every = [name for name in methods() if name not in ("CAM", "RISE")]
+    every = [name for name in methods() if name not in ("CAM", "RISE", "ScoreCAM")]
     whole, alone = (
         attribute(model, inputs, "second", score=ClassLogit(1), methods=every, batch_size=n) for n in (7, 1)
     )
@@ -105,7 +106,7 @@ def test_every_method_does_not_depend_on_the_batch_size(model: TorchModel, input
 
 def test_padding_changes_no_map(text: tuple[TorchModel, Inputs, list[int]]) -> None:
     model, inputs, lengths = text
-    every = [name for name in methods() if name not in ("CAM", "RISE")]
+    every = [name for name in methods() if name not in ("CAM", "RISE", "ScoreCAM")]
     maps = attribute(model, inputs, "embed", methods=every, batch_size=3)
     for i, length in enumerate(lengths):
         cut = Inputs({name: value[i : i + 1, :length] for name, value in inputs.tensors.items()}, None)
@@ -261,9 +262,15 @@ def test_scores_that_are_not_one_an_example_are_refused(
 
 
 def test_both_kinds_of_methods_stand_side_by_side_in_the_order_asked(model: TorchModel, inputs: Inputs) -> None:
-    asked = [Occlusion(2, 2), "GradCAM", IntegratedGradients(steps=4), "Gradient"]
+    asked = [Occlusion(2, 2), "GradCAM", IntegratedGradients(steps=4), "Gradient", MetaSaliency(HiResCAM())]
     maps = attribute(model, inputs, ["second", "first"], score=ClassLogit(1), methods=asked, batch_size=3)
-    names = ("Occlusion(window=2)", "GradCAM", "IntegratedGradients(steps=4)", "Gradient")
+    names = (
+        "Occlusion(window=2)",
+        "GradCAM",
+        "IntegratedGradients(steps=4)",
+        "Gradient",
+        "MetaSaliency(method=HiResCAM)",
+    )
     assert maps.sites == ("second", "first") and maps.methods == names
     assert [len(part) for part in (maps.scores, maps["second", "Gradient"])] == [7, 7]
     runner = Runner(Scorer(model, ClassLogit(1)), Examples.all(inputs), model.site("second"))
@@ -276,7 +283,7 @@ def test_both_kinds_of_methods_stand_side_by_side_in_the_order_asked(model: Torc
 
 
 def test_wrong_names_are_refused(model: TorchModel, inputs: Inputs, dictionary: TopK) -> None:
-    with pytest.raises(ValueError, match="methods names 'ScoreKAM', but known are CAM, EigenCAM"):
+    with pytest.raises(ValueError, match="methods names 'ScoreKAM', but known are AblationCAM, CAM, EigenCAM"):
         attribute(model, inputs, "second", methods=["ScoreKAM"])
     with pytest.raises(ValueError, match="at least one is needed, and each once"):
         attribute(model, inputs, "second", methods=["GradCAM", GradCAM()])
