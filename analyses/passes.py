@@ -101,18 +101,27 @@ class Scorer:
         reads = self.score.sites if isinstance(self.score, Score) else ()
         return capture(self.model, examples.inputs, sites, score=_Of(self, examples), reads=reads, grads=grads)
 
-    def of(self, examples: Examples, output: Any, values: dict[Site, Tensor]) -> Float[Tensor, " b"]:
+    def of(self, seen: Pass) -> Float[Tensor, " b"]:
         """The scores of a pass."""
-        found = (
-            self.score(self._seen(examples, output, values)) if isinstance(self.score, Score) else self.score(output)
-        )
-        if not isinstance(found, Tensor) or found.shape != (len(examples),):
+        found = self.score(seen) if isinstance(self.score, Score) else self.score(seen.output)
+        if not isinstance(found, Tensor) or found.shape != (len(seen.inputs),):
             shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
-                f"score gave {shape} for {len(examples)} examples, but maps need one number an example: return a "
-                f"tensor of shape [{len(examples)}]."
+                f"score gave {shape} for {len(seen.inputs)} examples, but maps need one number an example: return a "
+                f"tensor of shape [{len(seen.inputs)}]."
             )
         return found
+
+    def forward(self, examples: Examples) -> Pass:
+        """The plain forward pass, with whatever autograd and hooks are at work around it, as a score sees it."""
+        reads = [self.model.site(site) for site in self.score.sites] if isinstance(self.score, Score) else []
+        values: dict[Site, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            for site in reads:
+                keep = _Kept(functools.partial(values.setdefault, site))
+                stack.callback(hook(self.model.place(site), keep, site).remove)
+            output = self.model.forward(examples.inputs)
+        return self.seen(examples, output, values)
 
     def weight_gradients(self, examples: Examples) -> dict[nn.Parameter, Tensor]:
         """The gradient of the summed loss of some examples with respect to each weight that has one.
@@ -123,23 +132,15 @@ class Scorer:
         Raises:
             ValueError: If the score depends on none.
         """
-        reads = [self.model.site(site) for site in self.score.sites] if isinstance(self.score, Score) else []
-        values: dict[Site, Tensor] = {}
+        weights = [weight for weight in self.model.module.parameters() if weight.is_floating_point()]
         with contextlib.ExitStack() as stack:
             stack.enter_context(left_as_found(self.model, frozen=False))
             stack.enter_context(torch.enable_grad())
-            weights = [weight for weight in self.model.module.parameters() if weight.is_floating_point()]
             for weight in weights:
                 stack.callback(weight.requires_grad_, weight.requires_grad)
                 weight.requires_grad_(True)
-            for site in reads:
-                keep = functools.partial(values.setdefault, site)
-                stack.callback(hook(self.model.place(site), _Kept(keep), site).remove)
-            output = self.model.forward(examples.inputs)
-            if isinstance(self.score, Score):
-                loss = self.score.loss(self._seen(examples, output, values))
-            else:
-                loss = -self.of(examples, output, values)
+            seen = self.forward(examples)
+            loss = self.score.loss(seen) if isinstance(self.score, Score) else -self.of(seen)
             if not loss.requires_grad:
                 raise ValueError(
                     f"the score depends on no weight of {self.model.name}, but a step of training moves some."
@@ -147,7 +148,8 @@ class Scorer:
             slopes = torch.autograd.grad(loss.sum(), weights, allow_unused=True)
         return {weight: slope for weight, slope in zip(weights, slopes, strict=True) if slope is not None}
 
-    def _seen(self, examples: Examples, output: Any, values: dict[Site, Tensor]) -> Pass:
+    def seen(self, examples: Examples, output: Any, values: dict[Site, Tensor]) -> Pass:
+        """A pass as a score sees it."""
         geometries = {site: self.model.geometry(site, examples.inputs) for site in values}
         return Pass(self.model, examples.inputs, output, values, geometries, examples.numbers, examples.total)
 
@@ -170,7 +172,7 @@ class _Of:
     examples: Examples
 
     def __call__(self, output: Any, values: dict[Site, Tensor] | None = None) -> Tensor:
-        return self.scorer.of(self.examples, output, values or {})
+        return self.scorer.of(self.scorer.seen(self.examples, output, values or {}))
 
 
 class Passes:
