@@ -16,7 +16,7 @@ from analyses.methods import Method, chosen
 from analyses.passes import Examples, Passes, Scorer
 from analyses.running import Runner
 from analyses.scores.base import Score
-from analyses.scores.embedding_norm import EmbeddingNorm
+from analyses.scores.class_logit import ClassLogit
 from analyses.through import Lens
 from interp.captured import Capture
 from interp.models.base import Model
@@ -48,7 +48,7 @@ def attribute(
         inputs: What it runs on, of any number of examples.
         sites: Where maps are made, `input` for what the model is given; by default where `through` was made.
         score: What is explained: one of `analyses.scores`, or a function from what the model's forward returns to one
-            number an example; by default the norm of the embedding, which needs no label.
+            number an example; by default each example's highest logit. Encoders have none: name a score for them.
         methods: By name, or made with arguments.
         through: A dictionary at the site: maps are then of its features, not of the layer. What its reconstruction
             lacks is held fixed, and a silent feature has no gradient.
@@ -68,7 +68,7 @@ def attribute(
     lens = None if through is None else Lens(through, where[0], features)
     if lens is not None:
         lens.check(list(made.values()))
-    asked, every = Scorer(model, score or EmbeddingNorm()), Examples.all(inputs)
+    asked, every = Scorer(model, score or ClassLogit()), Examples.all(inputs)
     canvas = _Canvas(inputs, lens)
     if local:
         needed = lens is not None or any(method.gradient for method in local.values())

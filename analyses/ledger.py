@@ -16,7 +16,7 @@ from torch import Tensor
 from analyses.passes import Examples, Scorer
 from analyses.running import Runner
 from analyses.scores.base import Score
-from analyses.scores.embedding_norm import EmbeddingNorm
+from analyses.scores.class_logit import ClassLogit
 from analyses.through import fits
 from interp.captured import channels_last
 from interp.models.base import Model
@@ -119,7 +119,7 @@ def attribute_latents(
     if steps < 1:
         raise ValueError(f"steps is {steps}, but a gradient is taken somewhere: give at least 1.")
     runner = Runner(
-        Scorer(model, score or EmbeddingNorm()), Examples.all(inputs), model.site(where), batch_size=batch_size
+        Scorer(model, score or ClassLogit()), Examples.all(inputs), model.site(where), batch_size=batch_size
     )
     values = runner.values
     base = _base(runner, baseline)

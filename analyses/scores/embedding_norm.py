@@ -10,7 +10,10 @@ from analyses.scores.base import Pass, Score
 
 @dataclass(frozen=True)
 class EmbeddingNorm(Score):
-    """Euclidean norm of each example's embedding."""
+    """Euclidean norm of each example's embedding.
+
+    Behind a LayerNorm the norm is nearly the same whatever the example, and says little: choose Similarity there.
+    """
 
     def __call__(self, run: Pass) -> Float[Tensor, " b"]:
         """The norms."""

@@ -18,6 +18,7 @@ from analyses.passes import Examples, Scorer
 from analyses.running import Runner
 from analyses.scores.class_logit import ClassLogit
 from analyses.scores.latent import Latent
+from interp.loading import load_model
 from interp.models.torch_module import TorchModel
 from interp.types import Geometry, Inputs, Site
 from saes.topk import TopK
@@ -280,6 +281,14 @@ def test_both_kinds_of_methods_stand_side_by_side_in_the_order_asked(model: Torc
     only = attribute(model, inputs, "input", score=ClassLogit(1), methods=["Gradient"], batch_size=3)
     assert only["Gradient"].shape == (7, 16, 16) and only.upsampled((8, 8))["Gradient"].shape == (7, 8, 8)
     torch.testing.assert_close(only.scores, maps.scores)
+
+
+def test_without_a_score_each_examples_highest_logit_is_explained(model: TorchModel, inputs: Inputs) -> None:
+    maps = attribute(model, inputs, "second")
+    torch.testing.assert_close(maps.scores, model.module.eval()(inputs.tensors["x"]).amax(1).detach())
+    vit = load_model("glyph-vit")
+    with pytest.raises(ValueError, match="glyph-vit has no logits.*Similarity"):
+        attribute(vit, Inputs({"pixel_values": torch.zeros(1, 1, 32, 32)}), "blocks.0")
 
 
 def test_wrong_names_are_refused(model: TorchModel, inputs: Inputs, dictionary: TopK) -> None:
