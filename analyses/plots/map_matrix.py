@@ -166,7 +166,7 @@ class _Drawn:
         ax.set(xticks=[], yticks=[])
         sns.despine(ax=ax, left=True, bottom=True)
         if pictures is not None:
-            picture = pictures[self.example].detach().cpu().float().mean(dim=0)
+            picture = pictures[self.example].detach().cpu().float().mean(dim=0).numpy()
             ax.imshow(picture, cmap="gray", extent=(0, w, h, 0))
         palette = sns.color_palette("vlag" if signed else "rocket", as_cmap=True)
         norm = Normalize(-most if signed else 0, most)
