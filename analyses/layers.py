@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.captured import Capture, channels_last
-from interp.types import Site
+from interp.types import Geometry, Site
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ def layers(found: Capture, site: Site) -> Iterator[Layer]:
         found: The capture.
         site: Which of its sites.
     """
-    acts, mask = _on_grid(found, site, found.values[site]), None
-    grads = _on_grid(found, site, found.grads[site]) if found.grads else None
+    geometry, mask = found.geometries[site], None
+    acts = on_grid(found.values[site], geometry, site)
+    grads = on_grid(found.grads[site], geometry, site) if found.grads else None
     if found.mask is not None and acts.ndim == 3:
-        mask = found.mask[:, found.geometries[site].prefix :].to(acts.device)
+        mask = found.mask[:, geometry.prefix :].to(acts.device)
     if mask is None or mask.shape != acts.shape[:2] or bool(mask.all()):
         yield Layer(site, torch.arange(len(acts)), None, acts, grads, tuple(acts.shape[1:-1]))
         return
@@ -61,12 +62,19 @@ def layers(found: Capture, site: Site) -> Iterator[Layer]:
         yield Layer(site, members.cpu(), kept, acts[members][:, kept], slopes, tuple(acts.shape[1:-1]))
 
 
-def _on_grid(found: Capture, site: Site, values: Tensor) -> Float[Tensor, "b *grid d"]:
-    geometry = found.geometries[site]
-    values = channels_last(values, geometry, site)
-    if geometry.kind == "grid" and values.ndim == 3:
-        return values[:, geometry.prefix :].unflatten(1, geometry.grid)
-    return values if geometry.kind == "grid" else values[:, geometry.prefix :]
+def on_grid(values: Tensor, geometry: Geometry, site: Site) -> Float[Tensor, "b *grid d"]:
+    """Activations, or anything of their shape, as one vector a position, prefix tokens left out: a view.
+
+    Args:
+        values: As the model makes them.
+        geometry: How their positions are laid out.
+        site: What messages call the place.
+    """
+    seen = channels_last(values, geometry, site)
+    if geometry.kind == "grid" and seen.ndim > 3:
+        return seen
+    seen = seen[:, geometry.prefix :]
+    return seen.unflatten(1, geometry.grid) if geometry.kind == "grid" else seen
 
 
 def _groups(mask: Bool[Tensor, "b p"]) -> Iterator[tuple[Int[Tensor, " k"], Int[Tensor, " g"]]]:

@@ -171,8 +171,7 @@ def _base(runner: Runner, baseline: Inputs | Tensor | None) -> Tensor:
 def _rows(runner: Runner, values: Tensor) -> Float[Tensor, "b p d"]:
     """One vector a position, prefix tokens among them; 0 where positions are padded."""
     rows = channels_last(values, runner.geometry, runner.site).flatten(1, -2)
-    mask = runner.inputs.mask
-    return rows if mask is None or mask.shape != rows.shape[:2] else rows * mask[:, :, None].to(rows)
+    return rows if runner.held is None else rows * runner.held[:, :, None].to(rows)
 
 
 def _effects(directions: Directions, rows: Float[Tensor, "n d"], along: Float[Tensor, "n d"], sign: float) -> Latents:

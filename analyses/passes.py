@@ -186,14 +186,13 @@ class Passes:
     """
 
     def __init__(self, scorer: Scorer, examples: Examples, sites: Sequence[Site], batch_size: int) -> None:
-        self._scorer, self._sites = scorer, sites
-        self._chunks = list(examples.chunks(batch_size))
+        self._scorer, self._examples, self._sites, self._batch_size = scorer, examples, sites, batch_size
         self._kept: Capture | None = None
 
     def __iter__(self) -> Iterator[tuple[Examples, Capture]]:
         """Each chunk, and what its pass gave."""
-        for chunk in self._chunks:
+        for chunk in self._examples.chunks(self._batch_size):
             found = self._kept or self._scorer.run(chunk, self._sites)
-            if len(self._chunks) == 1:
+            if len(chunk) == len(self._examples):
                 self._kept = found
             yield chunk, found

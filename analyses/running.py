@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from analyses.layers import on_grid
 from analyses.passes import Examples, Scorer
 from interp.captured import Capture, channels_last
 from interp.capturing import capture, edited
+from interp.models.torch_module import INPUT
 from interp.types import Geometry, Site
 
 
@@ -53,27 +55,29 @@ class Runner:
             ValueError: If the input has no grid that a mask could lie on.
         """
         model = self.scorer.model
-        place = next((model.site(name) for name in model.sites() if name == "input"), None)
-        if place is None or not model.geometry(place, self.inputs).grid:
+        if INPUT not in model.sites() or not model.geometry(model.site(INPUT), self.inputs).grid:
             raise ValueError(
                 f"{model.name} is given no pixels, on which a mask could lie: choose a method that changes "
                 "activations at a site (AblationCAM, Occlusion)."
             )
-        return Runner(self.scorer, self.examples, place, batch_size=self.batch_size)
+        return Runner(self.scorer, self.examples, model.site(INPUT), batch_size=self.batch_size)
+
+    @property
+    def held(self) -> Bool[Tensor, "b p"] | None:
+        """Which positions hold data, prefix tokens counted; None for all."""
+        mask = self.inputs.mask
+        if mask is None or mask.shape != channels_last(self.values, self.geometry, self.site).shape[:-1]:
+            return None
+        return mask.to(self.values.device)
 
     @property
     def kept(self) -> Bool[Tensor, "b p"] | None:
         """Which positions of a map hold data; None for all."""
-        mask = self.inputs.mask
-        if mask is None or mask.shape != channels_last(self.values, self.geometry, self.site).shape[:-1]:
-            return None
-        return mask[:, self.geometry.prefix :].to(self.values.device)
+        return None if self.held is None else self.held[:, self.geometry.prefix :]
 
     def vectors(self, values: Tensor) -> Float[Tensor, "b *grid d"]:
         """Activations, or anything of their shape, as one vector a position, prefix tokens left out: a view."""
-        seen = channels_last(values, self.geometry, self.site)
-        prefix, grid = self.geometry.prefix, self.geometry.grid
-        return seen[:, prefix:].unflatten(1, grid) if grid and seen.ndim == 3 else seen[:, prefix:] if prefix else seen
+        return on_grid(values, self.geometry, self.site)
 
     def scores(self, values: Tensor | None = None, examples: Int[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """Scores with activations replaced.

@@ -3,14 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import Literal
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cam.base import Details
 from analyses.running import Runner
-from interp.stores.shuffling import counter_key
 
 Reduce = Literal["sum", "norm", "max"]
 
@@ -44,14 +41,3 @@ def over_channels(values: Float[Tensor, "b *grid d"], reduce: Reduce) -> Float[T
     if reduce == "max":
         return values.abs().amax(dim=-1)
     raise ValueError(f"reduce is {reduce!r}, but channels become one number by 'sum', 'norm' or 'max': choose one.")
-
-
-def noise_like(values: Tensor, seed: int, sample: int) -> Tensor:
-    """Gaussian noise of the shape of one example: a function of the seed and the sample, the same in any batch."""
-
-    # Drawn one number after the other, so that the first positions of a longer example have the same noise.
-    draw = np.random.Generator(np.random.Philox(key=int(counter_key(seed, _NOISE, sample, 0))))
-    return torch.from_numpy(draw.standard_normal(tuple(values.shape[1:]))).to(values)
-
-
-_NOISE = 2  # purpose of the counter-based generator

@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analyses.attribution.base import ModelMethod
 from analyses.cam.base import Details
+from analyses.layers import on_grid
 from analyses.maps import grown
 from analyses.running import Runner
-from interp.captured import channels_last
 from interp.capturing import left_as_found
 from interp.models.base import hook
 from interp.models.torch_module import INPUT
@@ -70,9 +70,7 @@ class FullGrad(ModelMethod):
         for site, term in terms.items():
             total = total + term.flatten(1).sum(dim=1)
             geometry = runner.scorer.model.geometry(site, runner.inputs)
-            seen = channels_last(term, geometry, site)
-            seen = seen[:, geometry.prefix :].unflatten(1, geometry.grid) if seen.ndim == 3 and geometry.grid else seen
-            sizes = seen.sum(dim=-1).abs()
+            sizes = on_grid(term, geometry, site).sum(dim=-1).abs()
             if site != runner.site and runner.site.module == INPUT:
                 sizes = grown(sizes, geometry, None, str(site), lead=1)
             if maps.ndim and sizes.shape != maps.shape:

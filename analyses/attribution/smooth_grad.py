@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.attribution.base import ModelMethod, Reduce, noise_like, over_channels
+from analyses.attribution.base import ModelMethod, Reduce, over_channels
 from analyses.cam.base import Details
 from analyses.running import Runner
+from interp.stores.shuffling import counter_key
+
+_NOISE = 2  # purpose of the counter-based generator
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,11 @@ class SmoothGrad(ModelMethod):
     def measured(self, runner: Runner) -> tuple[Float[Tensor, " b *grid"], Details]:
         """The maps."""
         return over_channels(runner.vectors(self.attributions(runner)), self.reduce), {}
+
+
+def noise_like(values: Tensor, seed: int, sample: int) -> Tensor:
+    """Gaussian noise of the shape of one example: a function of the seed and the sample, the same in any batch."""
+
+    # Drawn one number after the other, so that the first positions of a longer example have the same noise.
+    draw = np.random.Generator(np.random.Philox(key=int(counter_key(seed, _NOISE, sample, 0))))
+    return torch.from_numpy(draw.standard_normal(tuple(values.shape[1:]))).to(values)

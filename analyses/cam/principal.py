@@ -1,13 +1,15 @@
 """The first principal component of the positions of each example, and the choice of its sign."""
 
 import warnings
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.cam.base import Details
+from analyses.cam.base import Details, LocalMethod
 
 
 class UndeterminedSign(UserWarning):
@@ -53,6 +55,48 @@ class Component:
                 stacklevel=4,
             )
         return maps.reshape(len(maps), *grid), {"gap": self.gap, "determined": determined.to(maps.dtype)}
+
+
+@dataclass(frozen=True)
+class Principal(LocalMethod):
+    """A map that is the positions' first principal component; a method says of what, and what its sign goes along with.
+
+    Args:
+        center: Subtract each channel's mean over the positions, as pytorch-grad-cam does; the paper does not.
+        tolerance: Cosine with what gives the sign, below which the sign counts as undetermined.
+    """
+
+    center: bool = False
+    tolerance: float = 1e-3
+    one_channel: ClassVar[bool] = False
+
+    @abstractmethod
+    def rows(
+        self, acts: Float[Tensor, "b *grid d"], grads: Float[Tensor, "b *grid d"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """What the component is taken of, not centred."""
+
+    @abstractmethod
+    def reference(
+        self, rows: Float[Tensor, "b n d"], acts: Float[Tensor, "b *grid d"], grads: Float[Tensor, "b *grid d"] | None
+    ) -> Float[Tensor, "b n"]:
+        """What the map should point along, not centred."""
+
+    def __call__(
+        self, acts: Float[Tensor, "b *grid d"], grads: Float[Tensor, "b *grid d"] | None = None
+    ) -> Float[Tensor, " b *grid"]:
+        """The maps. Warns where a sign is undetermined."""
+        return self.measured(acts, grads)[0]
+
+    def measured(
+        self, acts: Float[Tensor, "b *grid d"], grads: Float[Tensor, "b *grid d"] | None = None
+    ) -> tuple[Float[Tensor, " b *grid"], Details]:
+        """The maps; the largest eigenvalue over the next (`gap`); and 1 where the sign is `determined`."""
+        rows = self.rows(acts, grads)
+        reference = self.reference(rows, acts, grads)
+        if self.center:
+            rows, reference = (part - part.mean(dim=1, keepdim=True) for part in (rows, reference))
+        return first_component(rows).maps(reference, self.tolerance, tuple(acts.shape[1:-1]))
 
 
 def first_component(values: Float[Tensor, "b n d"]) -> Component:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from analyses.attribution.base import noise_like, over_channels
+from analyses.attribution.base import over_channels
 from analyses.attribution.gradient import Gradient
 from analyses.attribution.input_x_gradient import InputXGradient
-from analyses.attribution.smooth_grad import SmoothGrad
+from analyses.attribution.smooth_grad import SmoothGrad, noise_like
 
 
 def _by_hand(runner: Any, x: torch.Tensor) -> torch.Tensor:

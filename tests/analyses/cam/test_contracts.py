@@ -1,30 +1,15 @@
 """What every map of one layer keeps, found by discovery."""
 
-import importlib
 import inspect
-import pkgutil
 import warnings
 
 import pytest
 import torch
 
-import analyses.cam as folder
 from analyses.cam.base import LocalMethod, checked
+from analyses.methods import methods
 
-
-def _methods() -> list[type[LocalMethod]]:
-    found = []
-    for info in pkgutil.iter_modules(folder.__path__):
-        module = importlib.import_module(f"analyses.cam.{info.name}")
-        found += [
-            kind
-            for kind in vars(module).values()
-            if inspect.isclass(kind) and issubclass(kind, LocalMethod) and kind.__module__ == module.__name__
-        ]
-    return [kind for kind in found if not inspect.isabstract(kind)]
-
-
-METHODS = _methods()
+METHODS = [kind for kind in methods().values() if issubclass(kind, LocalMethod)]
 GRIDS = [(7,), (4, 5), (2, 3, 4)]
 
 
