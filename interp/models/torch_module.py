@@ -14,7 +14,7 @@ INPUT = "input"
 
 class TorchModel:
     """A module whose sites are the dotted paths of its submodules, for example `layer4.2` or `encoder.rnn@out[1]`,
-    the parts that were given names, and `input`, what the module itself is given first (pixels, samples).
+    the parts that were given names, and `input`, what the module itself is given first (pixels).
 
     Args:
         module: The model; it is not copied, moved or changed.

@@ -261,3 +261,27 @@ def test_rows_of_maps_go_along_the_grid_and_of_vectors_have_one_position():
     bare = capture(TorchModel(net), inputs, ["0"])
     with pytest.raises(ValueError, match="declare geometry"):
         bare.rows("0")
+
+
+def test_a_score_may_read_sites_that_are_not_differentiated(model, inputs):
+    """What it reads is in the graph: a score of a later place has a gradient at an earlier one."""
+    found = capture(
+        model, inputs, "first", score=lambda output, values: values[Site("second")].square().sum(), reads=["second"]
+    )
+    assert set(found.values) == set(found.grads) == {Site("first")}
+    first = found.values[Site("first")].requires_grad_()
+    scores = model.module.second(first.relu()).square().sum()
+    assert torch.allclose(found.grads[Site("first")], torch.autograd.grad(scores, first)[0])
+    assert torch.allclose(found.scores, scores)
+
+
+def test_a_score_alone_needs_no_site_and_takes_no_gradient(model, inputs):
+    asked = [parameter.requires_grad for parameter in model.module.parameters()]
+    found = capture(model, inputs, [], score=lambda output: output.sum((1, 2)), grads=False)
+    assert torch.allclose(found.scores, model.module.eval()(inputs.tensors["x"]).sum((1, 2)))
+    assert not found.values and not found.grads and not found.scores.requires_grad
+    assert asked == [parameter.requires_grad for parameter in model.module.parameters()]
+    read = capture(model, inputs, "first", score=lambda output: output.sum(), grads=False)
+    assert read.output is not None and Site("first") in read.values
+    with pytest.raises(ValueError, match="sites is empty"):
+        capture(model, inputs, [], score=lambda output: output.sum())
