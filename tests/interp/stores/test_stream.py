@@ -413,9 +413,8 @@ store = StreamStore(TorchModel(torch.nn.Sequential(torch.nn.Identity())), range(
                     half_window=8, chunk_examples=512, dtype="float32")
 batches = store.batches(512, seed=0)
 sizes = []
-for step, _ in zip(range(8 * 13), batches):
-    if step % 8 == 7:
-        sizes.append(resident())
+for _, _ in zip(range(8 * 30), batches):
+    sizes.append(resident())
 print(*sizes, flush=True)
 # The iterator is alive, and its thread at work: the process must end all the same.
 """
@@ -426,7 +425,10 @@ def test_memory_does_not_grow_over_windows_and_the_process_ends() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     sizes = [float(size) for size in done.stdout.split()]
-    assert max(sizes[10:]) - max(sizes[3:6]) < 24, sizes  # A leak of one half-window a stage would be 160 MB.
+    # Peaks, since how far ahead the thread is at a given step is the machine's affair, and late ones, since the
+    # allocator settles over the first ten stages. A leak of one half-window a stage would be 240 MB.
+    early, late = max(sizes[8 * 6 : 8 * 15]), max(sizes[8 * 20 :])
+    assert late - early < 48, sizes
     assert time.monotonic() - begin < 100
 
 
