@@ -12,6 +12,7 @@ from analyses.attribution.base import ModelMethod
 from analyses.cam.base import Details, LocalMethod
 from analyses.cam.norm_grad import NormGrad
 from analyses.running import Runner
+from analyses.weights import replaced
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,5 @@ class MetaSaliency(ModelMethod):
         slopes = alone.scorer.weight_gradients(alone.examples)
         size = self.eta * (1 if self.ascend else -1)
         moved = {weight: weight.data + size * slope for weight, slope in slopes.items()}
-        with _in_place(moved):
+        with replaced(moved):
             yield
-
-
-@contextlib.contextmanager
-def _in_place(moved: dict[torch.nn.Parameter, Tensor]) -> Iterator[None]:
-    """Other weights for as long as the block lasts. The old ones are set aside, not copied, so they come back as they
-    were, whatever happens."""
-    old = {weight: weight.data for weight in moved}
-    try:
-        for weight, value in moved.items():
-            weight.data = value
-        yield
-    finally:
-        for weight, value in old.items():
-            weight.data = value

@@ -1,6 +1,7 @@
 """The logit of a class, or the difference of two (Simonyan et al. 2013, https://arxiv.org/abs/1312.6034)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +36,16 @@ class ClassLogit(Score):
         best = logits.argmax(dim=1)
         score = logits.gather(1, best[:, None])[:, 0] if self.index is None else self._taken(run, logits, "index")
         return score if self.minus is None else score - self._taken(run, logits, "minus")
+
+    def held(self, runs: Sequence[Pass]) -> Score:
+        """The class that each example has highest, by number."""
+        if self.index is not None:
+            return self
+        return replace(self, index=torch.cat([self._of_classes(run).argmax(dim=1) for run in runs]))
+
+    def contrast(self, runs: Sequence[Pass]) -> Score:
+        """The class that each example has lowest."""
+        return replace(self, index=torch.cat([self._of_classes(run).argmin(dim=1) for run in runs]))
 
     def loss(self, run: Pass) -> Float[Tensor, " b"]:
         """The cross-entropy of the class, in nats; minus the score where another class is subtracted."""
