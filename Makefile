@@ -28,7 +28,7 @@ parity: .venv/ready
 	$(PYTHON) -m venv .parity
 	.parity/bin/python -m pip install --quiet -c .venv/constraints.txt torch numpy safetensors pillow tqdm matplotlib scikit-learn
 	.parity/bin/python -m pip install --quiet --no-deps -r tests/goldens/requirements.txt
-	cd tests/goldens && ../../.parity/bin/python maps.py
+	cd tests/goldens && ../../.parity/bin/python maps.py && ../../.parity/bin/python relevance.py
 
 # The wheel, imported in an environment that holds nothing else of ours.
 wheel: .venv/ready

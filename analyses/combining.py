@@ -27,8 +27,8 @@ def combine(
         maps: Maps of several sites.
         method: Which method's; may be left out where there is one.
         how: `product` or `sum`.
-        weights: One for each site, in order; or `uniform`, `linear` (1, 2, 3, ... with the depth), or `spread`, by the
-            standard deviation of each example's map.
+        weights: One for each site, in order (the accuracy of a probe there, say); or `uniform`, `linear` (1, 2, 3, ...
+            with the depth), or `spread`, by the standard deviation of each example's map.
         size: As in `Maps.upsampled`.
 
     Returns:

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
+from torch import Tensor
+
+from interp.types import Inputs
+
 Kind = TypeVar("Kind")
 
 
@@ -58,9 +62,16 @@ def described(method: Any, kinds: tuple[type, ...]) -> str:
     for part in fields(method):
         value = getattr(method, part.name)
         default = part.default if part.default_factory is MISSING else part.default_factory()
-        if value != default:
-            given.append(f"{part.name}={described(value, kinds) if isinstance(value, kinds) else repr(value)}")
+        if value is not default and (isinstance(value, Tensor | Inputs) or value != default):
+            given.append(f"{part.name}={described(value, kinds) if isinstance(value, kinds) else _shown(value)}")
     return type(method).__name__ + (f"({', '.join(given)})" if given else "")
+
+
+def _shown(value: Any) -> str:
+    """A value as a name shows it: of what holds many numbers, how many."""
+    if isinstance(value, Tensor):
+        return f"tensor{list(value.shape)}"
+    return f"Inputs[{len(value)}]" if isinstance(value, Inputs) else repr(value)
 
 
 def _folded(name: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.baselines import Baseline, baseline_values
 from analyses.passes import Examples, Scorer
 from analyses.running import Runner
 from analyses.scores.base import Score
@@ -88,7 +89,7 @@ def attribute_latents(
     directions: Directions,
     *,
     score: Score | Callable[[Any], Tensor] | None = None,
-    baseline: Inputs | Float[Tensor, " d"] | None = None,
+    baseline: Baseline = None,
     site: str | Site | None = None,
     steps: int = 1,
     batch_size: int = 32,
@@ -111,7 +112,8 @@ def attribute_latents(
         batch_size: Examples that run at once.
 
     Raises:
-        ValueError: If no site is known, widths differ, the baseline has another shape, or `steps` is less than 1.
+        ValueError: If no site is known, widths differ, the baseline has another shape or holds data at other positions,
+            or `steps` is less than 1.
     """
     where = site or directions.site
     if where is None:
@@ -122,7 +124,7 @@ def attribute_latents(
         Scorer(model, score or ClassLogit()), Examples.all(inputs), model.site(where), batch_size=batch_size
     )
     values = runner.values
-    base = _base(runner, baseline)
+    base = baseline_values(runner, baseline)
     grads = torch.zeros_like(values)
     # One step is the gradient at the examples themselves; more are the middles of as many parts of the way.
     places = [(i + 0.5) / steps for i in range(steps)] if steps > 1 else [0.0]
@@ -142,30 +144,6 @@ def attribute_latents(
     # The error's change is what the other parts leave of the activation's.
     error = moved - bias - _by_row(removed) - _by_row(added)
     return Ledger(removed, added, error.view(b, p), bias.view(b, p), change)
-
-
-def _base(runner: Runner, baseline: Inputs | Tensor | None) -> Tensor:
-    """The baseline as the model makes activations."""
-    values = runner.values
-    if baseline is None:
-        return torch.zeros_like(values)
-    if isinstance(baseline, Inputs):
-        base = Runner(runner.scorer, Examples.all(baseline), runner.site, batch_size=runner.batch_size).values
-        if base.shape != values.shape:
-            raise ValueError(
-                f"baseline gives activations of shape {list(base.shape)} at {runner.site}, but inputs "
-                f"{list(values.shape)}: give as many examples, of the same lengths."
-            )
-        return base
-    base = values.clone()
-    seen = channels_last(base, runner.geometry, runner.site)
-    if baseline.shape != seen.shape[-1:]:
-        raise ValueError(
-            f"baseline has shape {list(baseline.shape)}, but activations at {runner.site} are vectors of width "
-            f"{seen.shape[-1]}: give [{seen.shape[-1]}] (their mean, say), other inputs, or None for 0."
-        )
-    seen.copy_(baseline.to(base).expand_as(seen))
-    return base
 
 
 def _rows(runner: Runner, values: Tensor) -> Float[Tensor, "b p d"]:

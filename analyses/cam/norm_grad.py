@@ -9,12 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cam.base import LocalMethod, checked
+from analyses.weight_terms import AGGREGATES, Aggregate, Sums, Values, Windows, aggregated
 
 Identity = Literal["bias", "scaling", "conv1x1", "conv3x3", "depthwise3x3"]
-Aggregate = Literal["norm", "filter_norm", "sum", "max"]
-Values = Float[Tensor, "b *grid d"]
-Sums = Float[Tensor, "b *grid e"]  # a channel each, or one for all
-Maps = Float[Tensor, " b *grid"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class NormGrad(LocalMethod):
     aggregate: Aggregate = "norm"
 
     def __post_init__(self) -> None:
-        for name, known in (("identity", _IDENTITIES), ("aggregate", _FORMS)):
+        for name, known in (("identity", _IDENTITIES), ("aggregate", AGGREGATES)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, but NormGrad knows {', '.join(known)}: choose one."
@@ -46,15 +43,12 @@ class NormGrad(LocalMethod):
         self, acts: Float[Tensor, "b *grid d"], grads: Float[Tensor, "b *grid d"] | None = None
     ) -> Float[Tensor, " b *grid"]:
         """The maps."""
-        return _FORMS[self.aggregate](checked(self, acts, grads), _IDENTITIES[self.identity](acts))
+        return aggregated(checked(self, acts, grads), _IDENTITIES[self.identity](acts), self.aggregate)
 
 
 @dataclass(frozen=True)
-class _Windows:
-    """What each position's gradient is multiplied with: the activations around it, of its channel or of all.
-
-    A sum or an extreme of products of g with the entries of a window needs that sum or extreme of the window alone.
-    """
+class _Around(Windows):
+    """The activations around each position, of its channel or of all."""
 
     acts: Values
     wide: bool = False
@@ -83,39 +77,10 @@ def _over_neighbours(values: Values, join: Callable[[Tensor, Tensor], Tensor]) -
     return values
 
 
-_IDENTITIES: dict[str, Callable[[Values], _Windows]] = {
-    "bias": lambda acts: _Windows(torch.ones_like(acts[..., :1])),
-    "scaling": lambda acts: _Windows(acts),
-    "conv1x1": lambda acts: _Windows(acts, shared=True),
-    "conv3x3": lambda acts: _Windows(acts, wide=True, shared=True),
-    "depthwise3x3": lambda acts: _Windows(acts, wide=True),
-}
-
-
-def _norm(grads: Values, windows: _Windows) -> Maps:
-    return (grads.square() * windows.sums(windows.acts.square())).sum(dim=-1).sqrt()
-
-
-def _filter_norm(grads: Values, windows: _Windows) -> Maps:
-    """A product is positive where both signs are the same."""
-    acts = windows.acts
-    positive = grads.relu().square() * windows.sums(acts.relu().square())
-    return (positive + (-grads).relu().square() * windows.sums((-acts).relu().square())).sum(dim=-1).sqrt()
-
-
-def _sum(grads: Values, windows: _Windows) -> Maps:
-    return (grads * windows.sums(windows.acts)).sum(dim=-1)
-
-
-def _max(grads: Values, windows: _Windows) -> Maps:
-    """A product of two ranges is largest at one of their four corners."""
-    corners = torch.maximum(grads * windows.largest(1), grads * windows.largest(-1))
-    return corners.amax(dim=-1)
-
-
-_FORMS: dict[str, Callable[[Values, _Windows], Maps]] = {
-    "norm": _norm,
-    "filter_norm": _filter_norm,
-    "sum": _sum,
-    "max": _max,
+_IDENTITIES: dict[str, Callable[[Values], _Around]] = {
+    "bias": lambda acts: _Around(torch.ones_like(acts[..., :1])),
+    "scaling": lambda acts: _Around(acts),
+    "conv1x1": lambda acts: _Around(acts, shared=True),
+    "conv3x3": lambda acts: _Around(acts, wide=True, shared=True),
+    "depthwise3x3": lambda acts: _Around(acts, wide=True),
 }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -33,5 +34,6 @@ def next_token_losses(output: TextOutput, inputs: Inputs) -> Float[Tensor, "b p_
     """Cross-entropy of each next token in nats, position by position; zero where the next token is padding."""
     assert output.logits is not None
     target = inputs.tensors["input_ids"][:, 1:].to(output.logits.device)
-    losses = nn.functional.cross_entropy(output.logits[:, :-1].float().transpose(1, 2), target, reduction="none")
+    logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
+    losses = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), target, reduction="none")
     return losses if inputs.mask is None else losses * inputs.mask[:, 1:].to(losses)

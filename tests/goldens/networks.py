@@ -83,6 +83,20 @@ def given(network: nn.Module, seed: int) -> nn.Module:
     return network.eval()
 
 
+def plain() -> nn.Sequential:
+    """Convolutions, batch normalisation with slopes of both signs, pooling and linear layers, one after the other.
+
+    zennit adds the epsilon of batch normalisation twice when it merges it, so it is next to none.
+    """
+    first = [nn.Conv2d(3, 6, 3, 1, 1), nn.BatchNorm2d(6, 1e-12), nn.ReLU(), nn.MaxPool2d(2)]
+    second = [nn.Conv2d(6, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8, 1e-12), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()]
+    network = given(nn.Sequential(*first, *second, nn.Linear(32, 10), nn.Tanh(), nn.Linear(10, 5)), 3)
+    with torch.no_grad():
+        for norm in (network[1], network[5]):
+            norm.running_var.abs_().add_(0.5)
+    return network
+
+
 def pixels(n: int = 4) -> torch.Tensor:
     """Inputs of both."""
     return torch.from_numpy(np.random.RandomState(7).standard_normal((n, 3, 16, 16)))

@@ -26,6 +26,7 @@ def test_equals_the_gap_of_integrated_gradients_and_falls_with_the_steps(case: A
 
 def test_is_exact_at_a_baseline_for_a_score_that_is_linear_there(case: Any) -> None:
     """The head reads means of the second layer, so the gradient times the activation is all of the score but biases."""
+
     def maps(model: Any, inputs: Any, score: Any) -> torch.Tensor:
         return attribute(model, inputs, "second", score=score, methods=["HiResCAM"])["second"]
 
