@@ -8,6 +8,8 @@ _HOMES = {
     "attribute": "analyses.attributing",
     "attribute_latents": "analyses.ledger",
     "export_page": "analyses.dashboard.exporting",
+    "judge": "analyses.judging",
+    "segment": "analyses.segmenting",
 }
 __all__ = list(_HOMES)
 

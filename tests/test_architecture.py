@@ -25,6 +25,7 @@ HOMES = {
     "matplotlib": ("analyses/plots/",),
     "triton": ("saes/engine/kernels/",),
     "sklearn": ("saes/baselines/",),
+    "captum": ("analyses/attribution/",),
     "tyro": ("analyses/commands/",),
     "yaml": ("analyses/commands/",),
 }
@@ -38,6 +39,8 @@ METHODS = {
     "analyses/cam": {"base", "principal"},
     "analyses/attribution": {"base"},
     "analyses/scores": {"base"},
+    "analyses/faithfulness": {"base", "hiding", "ranking", "truth"},
+    "analyses/segmentation": {"base"},
 }
 LONGEST = 250
 
@@ -177,7 +180,7 @@ start = time.process_time()
 import saes, saes.topk
 cost = time.process_time() - start
 import interp, analyses
-heavy = "transformers transformer_lens datasets seaborn matplotlib pyarrow pandas tyro sklearn scipy".split()
+heavy = "transformers transformer_lens datasets seaborn matplotlib pyarrow pandas tyro sklearn scipy captum".split()
 print(json.dumps([cost, [name for name in heavy if name in sys.modules]]))
 """
 
