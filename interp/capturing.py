@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.captured import Capture
 from interp.edits import Edit
 from interp.models.base import Model, hook
-from interp.types import Geometry, Inputs, Site
+from interp.types import Geometry, Inputs, Place, Site
 
 __all__ = ["Capture", "capture", "edited"]
 
@@ -58,7 +58,10 @@ def capture(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(differentiable))
         for site, place in places.items():
-            stack.callback(hook(place, reader.at(site), site).remove)
+            if differentiable and place.read_only:
+                # Nothing can be put in its place, so the graph begins no later than the module that makes it.
+                stack.callback(hook(Place(place.module, "in"), _begun, site).remove)
+            stack.callback(hook(place, reader.at(site, place), site).remove)
         output = reader.run(model, inputs)
         extra = ({site: reader.values[site] for site in read},) if read else ()
         scores = None if score is None else score(output, *extra)
@@ -142,11 +145,14 @@ class _Reader:
         self.values: dict[Site, Tensor] = {}
         self._wanted, self._differentiable, self._stops = wanted, differentiable, stops
 
-    def at(self, site: Site) -> Callable[[Tensor], Tensor | None]:
-        return functools.partial(self._see, site)
+    def at(self, site: Site, place: Place) -> Callable[[Tensor], Tensor | None]:
+        return functools.partial(self._see, site, place)
 
-    def _see(self, site: Site, value: Tensor) -> Tensor | None:
+    def _see(self, site: Site, place: Place, value: Tensor) -> Tensor | None:
         if site in self.values:
+            return None
+        if self._differentiable and place.read_only:
+            self._watch(site, value)
             return None
         if self._differentiable:
             return self._join(site, value)
@@ -159,10 +165,16 @@ class _Reader:
     def _join(self, site: Site, value: Tensor) -> Tensor:
         if not value.is_floating_point():
             raise ValueError(f"{site} holds {value.dtype}, which has no gradient: leave it out or drop the score.")
-        # Where the graph does not reach this place (parameters are frozen), a leaf starts it.
-        kept = value.clone() if value.requires_grad else value.detach().clone().requires_grad_()
-        self.values[site] = kept
+        kept = self.values[site] = value.clone() if value.requires_grad else _leaf(value)
         return kept.clone()  # the model may write to its own copy
+
+    def _watch(self, site: Site, value: Tensor) -> None:
+        if not value.requires_grad:
+            raise ValueError(
+                f"{site} can only be read, and is not computed from what its module is given, so it has no gradient: "
+                "leave it out or drop the score."
+            )
+        self.values[site] = value  # the model's own tensor: of a copy of it, nothing would be computed
 
     def run(self, model: Model, inputs: Inputs) -> Any:
         try:
@@ -187,6 +199,16 @@ class _Reader:
         at = [self.values[site] for site in sites]
         grads = torch.autograd.grad(score.sum(), at, allow_unused=True, materialize_grads=True)
         return dict(zip(sites, grads, strict=True))
+
+
+def _leaf(value: Tensor) -> Tensor:
+    """What starts the graph where it does not reach (parameters are frozen)."""
+    return value.detach().clone().requires_grad_()
+
+
+def _begun(value: Tensor) -> Tensor | None:
+    """A value of which the graph is made, for the model to go on with."""
+    return _leaf(value).clone() if value.is_floating_point() and not value.requires_grad else None
 
 
 @contextlib.contextmanager

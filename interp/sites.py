@@ -72,7 +72,8 @@ class Place:
         index: Which element of a tuple, or which tensor it is given.
         read: From the module's tensor to what a reader sees (one of three fused projections, say); None for itself.
         write: From the module's tensor and what replaces the part that was shown, back to the module's tensor.
-            A place that has `read` alone cannot be edited.
+            A place that has `read` alone cannot be edited, and has a gradient only where `read` shows the very tensor
+            that the model goes on with.
     """
 
     module: nn.Module
@@ -80,6 +81,11 @@ class Place:
     index: int = 0
     read: Callable[[Tensor], Tensor] | None = None
     write: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can take the place of what is shown."""
+        return self.read is not None and self.write is None
 
 
 @dataclass(frozen=True, slots=True)

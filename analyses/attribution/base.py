@@ -1,7 +1,7 @@
 """What an attribution is that runs the model more than once: a function of a runner at one site."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +17,11 @@ class ModelMethod(ABC):
 
     Maps are raw and signed, in the units that each method states, and nothing of one depends on the other examples of
     the batch. The constructor is the configuration and takes no required argument.
+
+    `attends` says whether the method is made of attention patterns, which not every model has or shows.
     """
+
+    attends: ClassVar[bool] = False
 
     @abstractmethod
     def measured(self, runner: Runner) -> tuple[Float[Tensor, " b *grid"], Details]:

@@ -1,5 +1,6 @@
 """DeepLIFT (Shrikumar et al. 2017, https://arxiv.org/abs/1704.02685)."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from analyses.running import Runner
 from interp.capturing import edited, left_as_found
 
 # At these captum 0.9 mixes the examples of a batch.
+_TWICE = (
+    "{} uses one module of an activation at several places, which DeepLIFT cannot tell apart: give each place a module of "
+    "its own, or choose IntegratedGradients."
+)
 _MIXING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Softmax)
 
 
@@ -84,10 +89,7 @@ class DeepLIFT(ModelMethod):
         except (RuntimeError, AssertionError) as error:
             if "used more than once" not in str(error):
                 raise
-            raise ValueError(
-                f"{runner.scorer.model.name} uses one module of an activation at several places, which DeepLIFT cannot "
-                "tell apart: give each place a module of its own, or choose IntegratedGradients."
-            ) from error
+            raise ValueError(_TWICE.format(runner.scorer.model.name)) from error
         finally:
             for module, names in held.items():
                 for name in {"input", "output"} & (set(vars(module)) - names):  # what an error leaves there
@@ -105,6 +107,7 @@ class _Scored(nn.Module):
     def __init__(self, runner: Runner, chunk: Examples) -> None:
         super().__init__()
         self._runner, self._chunk = runner, chunk
+        self._after = _after(runner)
 
     def forward(self, values: Tensor) -> Tensor:
         chunk = self._chunk.some(torch.arange(len(self._chunk)).repeat(2))
@@ -116,10 +119,41 @@ class _Scored(nn.Module):
         return scores
 
     def apply(self, change: Callable[[nn.Module], None]) -> "_Scored":
-        """What captum puts its hooks on: the modules of the model, each once."""
-        for module in _modules(self._runner):
+        """What captum puts its hooks on: the modules that run behind the site, each once."""
+        for module in self._after:
             change(module)
         return self
+
+
+def _after(runner: Runner) -> list[nn.Module]:
+    """The modules that run once the site is reached: before it nothing has a gradient that a rule could change.
+
+    Raises:
+        ValueError: If a module without parts, whose rule would stand on both sides, runs before it too.
+    """
+    order, reached = list[nn.Module](), list[int]()
+    with contextlib.ExitStack() as stack:
+        for module in _modules(runner):
+            stack.callback(module.register_forward_pre_hook(lambda module, _: order.append(module)).remove)
+        with edited(runner.scorer.model, {runner.site: _Noted(order, reached)}, inputs=runner.inputs):
+            runner.some(torch.tensor([0])).scores()
+    at = reached[0] if reached else 0
+    before = {module for module in order[:at] if not list(module.children())}
+    if any(module in before for module in order[at:] if not list(module.parameters())):
+        raise ValueError(_TWICE.format(runner.scorer.model.name))
+    return list(dict.fromkeys(order[at:]))
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """An edit that changes nothing, and notes how many modules began to run before it."""
+
+    order: list[nn.Module]
+    reached: list[int]
+
+    def __call__(self, native: Tensor) -> Tensor:
+        self.reached.append(len(self.order))
+        return native
 
 
 @dataclass(frozen=True)

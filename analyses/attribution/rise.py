@@ -20,7 +20,8 @@ _MASK = 3  # purpose of the counter-based generator
 class RISE(ModelMethod):
     """The mean score under random masks that show a position, masks weighted by how much they show it.
 
-    In units of the score. The masks are the same for all examples, a function of the seed alone. For grids of one or
+    In units of the score, and of its deviations unless `center` is False: scores that are far from 0, as logits are,
+    would show how often each position happened to be shown. The masks are the same for all examples, a function of the seed alone. For grids of one or
     two axes.
 
     Args:
@@ -28,6 +29,7 @@ class RISE(ModelMethod):
         cells: Cells a side of the coarse grid that masks are drawn on, before they are grown smoothly and shifted.
         shown: Probability that a cell is shown.
         baseline: What hidden activations are.
+        center: Subtract the mean score of all masks from each first; the paper does not, whose scores are probabilities.
         seed: Names the masks.
 
     Raises:
@@ -38,6 +40,7 @@ class RISE(ModelMethod):
     cells: int = 7
     shown: float = 0.5
     baseline: float = 0.0
+    center: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,12 +58,16 @@ class RISE(ModelMethod):
             raise ValueError(
                 f"{runner.site} has a grid of {len(grid)} axes, but RISE masks one or two: choose Occlusion."
             )
-        total = values.new_zeros(len(values), *grid)
+        total, coverage = values.new_zeros(len(values), *grid), values.new_zeros(grid)
+        whole = values.new_zeros(len(values), *[1] * len(grid))
         masks = (self.mask(number, grid).to(values) for number in range(self.masks))
         ours, theirs = itertools.tee(masks)
         hidden = (self._hidden(runner, mask) for mask in theirs)
         for mask, scores in zip(ours, runner.scores_of(hidden), strict=True):
-            total += scores.view(-1, *[1] * len(grid)) * mask
+            scores = scores.view(whole.shape)
+            total, coverage, whole = total + scores * mask, coverage + mask, whole + scores
+        if self.center:
+            total = total - whole / self.masks * coverage
         return total / (self.masks * self.shown), {}
 
     def _hidden(self, runner: Runner, mask: Float[Tensor, "*grid"]) -> Tensor:

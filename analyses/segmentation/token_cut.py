@@ -27,6 +27,8 @@ class TokenCut(Segmenter):
         tau: Cosine above which two positions are joined.
         eps: Affinity of those that are not.
         weighted: Join with the cosine rather than with 1.
+        center: Subtract the mean over the example's positions first: where all positions share a direction, their
+            cosines tell of nothing else.
         objects: How many are sought, each in the graph of the positions that are left (MaskCut, Wang et al. 2023,
             https://arxiv.org/abs/2301.11320).
 
@@ -37,6 +39,7 @@ class TokenCut(Segmenter):
     tau: float = 0.2
     eps: float = 1e-5
     weighted: bool = False
+    center: bool = False
     objects: int = 1
 
     def __post_init__(self) -> None:
@@ -65,7 +68,8 @@ class TokenCut(Segmenter):
         Args:
             rows: A vector a position.
         """
-        unit = normalize(rows.double(), dim=-1)
+        rows = rows.double()
+        unit = normalize(rows - rows.mean(dim=1, keepdim=True) if self.center else rows, dim=-1)
         cosine = unit @ unit.mT
         joined = cosine if self.weighted else torch.ones_like(cosine)
         return joined.where(cosine > self.tau, self.eps)

@@ -77,8 +77,8 @@ class _Hooked:
             return new
         if write is None:
             raise ValueError(
-                f"{self.site} can be read, but neither edited nor differentiated: what the model computes from it is "
-                "not its own."
+                f"{self.site} can be read and differentiated, but not edited: what the model computes from it is not "
+                "its own."
             )
         return write(native, new)
 

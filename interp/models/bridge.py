@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interp import steering
 from interp.models.base import Fingerprint, hooks_of, unknown_site
+from interp.models.layouts.blocks import pattern_afterwards
 from interp.models.text_output import TextOutput, mean_hidden, next_token_losses
 from interp.models.tokenizing import Tokenizing
 from interp.types import Directions, Geometry, Inputs, Place, Site
@@ -126,7 +127,7 @@ class BridgeModel:
         site = self.site(site)
         for point in (f"{site.module}.hook_{site.io}", site.module):
             if point in self._points:  # the output and the input of a hook point are one value
-                return Place(self._points[point], site.io)
+                return pattern_afterwards(self.module, site) or Place(self._points[point], site.io)
         raise unknown_site(str(site), self.sites(), self.name)
 
     def reading(self, sites: Sequence[Site]) -> dict[Site, Place]:

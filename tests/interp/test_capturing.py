@@ -1,10 +1,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from interp.capturing import capture, edited
+from interp.loading import load_model
 from interp.models.torch_module import TorchModel
-from interp.types import Geometry, Inputs, Site
+from interp.types import Geometry, Inputs, Place, Site
 
 
 class Net(nn.Module):
@@ -285,3 +287,189 @@ def test_a_score_alone_needs_no_site_and_takes_no_gradient(model, inputs):
     assert read.output is not None and Site("first") in read.values
     with pytest.raises(ValueError, match="sites is empty"):
         capture(model, inputs, [], score=lambda output: output.sum())
+
+
+class Attending(nn.Module):
+    """Hands out its pattern once it has used it, as models of Hugging Face do."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 4, bias=False) for _ in range(3))
+
+    def forward(self, x):
+        pattern = (self.q(x) @ self.k(x).mT).softmax(-1)
+        return pattern @ self.v(x), pattern
+
+
+class TwoAttentions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = Attending(), Attending(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = x + self.first(x)[0]
+        return self.head((x + self.second(x)[0]).tanh().mean(1))
+
+
+def attends():
+    torch.manual_seed(0)
+    net = TwoAttentions().double()
+    parts = {f"{name}.hook_pattern": Place(net.get_submodule(name), index=1, read=_itself) for name in PATTERNS}
+    return TorchModel(net, parts=parts), Inputs({"x": torch.randn(2, 5, 4).double()})
+
+
+def _itself(pattern):
+    return pattern
+
+
+PATTERNS = ("first", "second")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_gradient_of_what_can_only_be_read_equals_autograd_by_hand(frozen):
+    model, inputs = attends()
+    model.module.requires_grad_(not frozen)
+    before = state_of(model)
+    sites = [f"{name}.hook_pattern" for name in PATTERNS]
+    found = capture(model, inputs, sites, score=lambda output: output[:, 1].square())
+    assert state_of(model) == before
+    net, x = model.module, inputs.tensors["x"].clone().requires_grad_()
+    out, first = net.first(x)
+    y = x + out
+    out, second = net.second(y)
+    score = net.head((y + out).tanh().mean(1))[:, 1].square().sum()
+    for site, pattern, grad in zip(sites, (first, second), torch.autograd.grad(score, (first, second)), strict=True):
+        assert torch.allclose(found.values[Site.parse(site)], pattern, rtol=1e-12)
+        assert torch.allclose(found.grads[Site.parse(site)], grad, rtol=1e-12, atol=1e-15)
+        assert not found.values[Site.parse(site)].requires_grad
+        # Alone, with the other places, and under any mode of the caller.
+        alone = capture(model, inputs, site, score=lambda output: output[:, 1].square())
+        with torch.inference_mode():
+            beside = capture(model, inputs, ["input", "first@in", site], score=lambda output: output[:, 1].square())
+        for other in (alone, beside):
+            assert torch.allclose(other.grads[Site.parse(site)], grad, rtol=1e-12, atol=1e-15)
+
+
+def test_the_gradient_of_a_pattern_equals_finite_differences():
+    """Attention written out, with a pattern that is moved by hand."""
+    model, inputs = attends()
+    net, x = model.module, inputs.tensors["x"]
+
+    def scores(pattern):
+        y = x + pattern @ net.first.v(x)
+        return net.head((y + net.second(y)[0]).tanh().mean(1))[:, 0].sum()
+
+    site = Site("first.hook_pattern")
+    found = capture(model, inputs, site, score=lambda output: output[:, 0])
+    with torch.no_grad():
+        assert torch.allclose(scores(found.values[site]), found.scores.sum())
+        for place in [(0, 1, 2), (1, 4, 0), (1, 3, 3)]:
+            step = torch.zeros_like(found.values[site])
+            step[place] = 1e-5
+            slope = (scores(found.values[site] + step) - scores(found.values[site] - step)) / 2e-5
+            assert torch.allclose(found.grads[site][place], slope, rtol=1e-7, atol=1e-10)
+
+
+def test_a_score_may_read_a_pattern_and_one_that_it_does_not_see_has_gradient_zero():
+    model, inputs = attends()
+    first, second = (Site(f"{name}.hook_pattern") for name in PATTERNS)
+    found = capture(model, inputs, [first, second], score=lambda _, values: values[first].square(), reads=[first])
+    assert torch.allclose(found.grads[first], 2 * found.values[first])
+    assert torch.equal(found.grads[second], torch.zeros(2, 5, 5).double())
+
+
+def test_what_comes_from_nothing_that_is_given_has_no_gradient():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return x * 2, torch.ones(2, 5)
+
+    net = nn.Sequential(Constant())
+    model = TorchModel(
+        net, forward=lambda m, i: m(i.tensors["x"])[0], parts={"p": Place(net[0], index=1, read=_itself)}
+    )
+    inputs = Inputs({"x": torch.zeros(2, 5)})
+    assert torch.equal(capture(model, inputs, "p").values[Site("p")], torch.ones(2, 5))
+    with pytest.raises(ValueError, match="p can only be read, and is not computed from what its module is given"):
+        capture(model, inputs, "p", score=lambda output: output)
+
+
+def loaded(kind):
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        HubertConfig,
+        HubertModel,
+        ViTConfig,
+        ViTForImageClassification,
+    )
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+    torch.manual_seed(0)
+    if kind == "vit":
+        plain = ViTForImageClassification(ViTConfig(image_size=12, patch_size=4, num_labels=3, **small))
+    elif kind == "bert":
+        plain = BertForMaskedLM(BertConfig(vocab_size=30, **small))
+    elif kind == "gpt2":
+        plain = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=4, vocab_size=30, n_positions=16))
+    else:
+        conv = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2)}
+        plain = HubertModel(HubertConfig(**conv, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, **small))
+    model = load_model(plain.eval(), **({} if kind in ("bert", "gpt2") else {"attention": "eager"}))
+    if kind == "vit":
+        return model, Inputs({"pixel_values": torch.randn(2, 3, 12, 12)})
+    if kind == "hubert":
+        return model, model.collate(list(torch.randn(2, 200)))
+    return model, model.collate([torch.tensor([3, 9, 4, 11]), torch.tensor([5, 7, 2])])
+
+
+@pytest.mark.parametrize("kind", ["vit", "hubert", "bert", "gpt2"])
+def test_patterns_of_pictures_sounds_and_texts_have_the_gradient_that_autograd_gives(kind):
+    """By hand: the softmax that attention calls is asked to keep the gradient of what it gives."""
+    model, inputs = loaded(kind)
+    sites = ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]
+
+    def score(output):
+        hidden = output.hidden
+        return (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).flatten(1).sum(1)
+
+    found = capture(model, inputs, sites, score=score)
+    made, plain = [], functional.softmax
+
+    def keeping(*args, **kwargs):
+        made.append(plain(*args, **kwargs))
+        made[-1].retain_grad()
+        return made[-1]
+
+    module = model.module if kind in ("vit", "hubert") else model.module.original_model
+    module.eval().requires_grad_(True)
+    with pytest.MonkeyPatch.context() as patch, edited(model, {"blocks.0.attn@in": _itself}):  # off the plain path
+        patch.setattr(functional, "softmax", keeping)
+        score(model.forward(inputs)).sum().backward()
+    assert len(made) == 2
+    for site, pattern in zip(sites, made, strict=True):
+        site = model.site(site)
+        assert torch.allclose(found.values[site], pattern, atol=1e-6)
+        assert found.grads[site].abs().max() > 0
+        assert torch.allclose(found.grads[site], pattern.grad, atol=1e-5 * float(pattern.grad.abs().max()))
+
+
+def test_an_edit_of_a_pattern_that_is_only_shown_afterwards_is_refused():
+    """It would change nothing; elsewhere the pattern can be edited, and its gradient says what that does."""
+    model, inputs = loaded("bert")
+    with (
+        pytest.raises(ValueError, match=r"hook_pattern can be read and differentiated, but not edited"),
+        edited(model, {"blocks.0.attn.hook_pattern": torch.zeros_like}),
+    ):
+        model.forward(inputs)
+    model, inputs = loaded("gpt2")
+    model.module.double()
+    site = model.site("blocks.0.attn.hook_pattern")
+    found = capture(model, inputs, site, score=lambda output: output.hidden[:, -1, 0])
+    step = torch.randn(found.values[site].shape).to(found.values[site]) * 1e-5
+    ends = []
+    for way in (step, -step):
+        with torch.no_grad(), edited(model, {site: lambda pattern, way=way: pattern + way}):
+            ends.append(model.forward(inputs).hidden[:, -1, 0].sum())
+    assert torch.allclose(ends[0] - ends[1], 2 * (found.grads[site] * step).sum(), rtol=1e-3)

@@ -1,11 +1,11 @@
 """The parts of a transformer block under TransformerLens' names, whatever the model calls them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from interp.types import Place
+from interp.types import Place, Site
 
 SIDES: tuple[tuple[str, Literal["out", "in"]], ...] = (("@in", "in"), ("", "out"))
 # Sites whose last axis holds the heads, one after the other.
@@ -40,7 +40,7 @@ def block_parts(name: str, modules: Mapping[str, nn.Module], heads: int) -> tupl
     sites = {part + side: Place(module, io) for part, module in modules.items() for side, io in SIDES}
     canonical = {part: f"{name}{part}{f'#{heads}' if part in _OF_HEADS else ''}" for part in sites}
     parts = {canonical[part]: place for part, place in sites.items()}
-    parts[f"{name}.attn.hook_pattern"] = Place(modules[".attn"], index=1, read=_alone)
+    parts[f"{name}.attn.hook_pattern"] = _handed_out(modules[".attn"])
     aliases = {f"{name}.{alias}": canonical[part] for alias, part in _ALIASES.items()}
     gated = ".mlp.gate" in modules
     aliases[f"{name}.mlp.hook_pre"] = canonical[".mlp.gate" if gated else ".mlp.in"]
@@ -58,6 +58,30 @@ def hook_names(sites: Iterable[str]) -> dict[str, str]:
     }
 
 
+def pattern_afterwards(bridge: nn.Module, site: Site) -> Place | None:
+    """Where an attention pattern is read that a bridge shows once the model's own attention has used it; None for any
+    other place.
+
+    Args:
+        bridge: A `TransformerBridge`.
+        site: One of its sites.
+    """
+    owner, _, last = site.module.rpartition(".")
+    if last != "hook_pattern":
+        return None
+    attention: Any = bridge.get_submodule(owner)
+    # Components that make the pattern themselves have a `forward` of their own, or hand their hook point on.
+    delegates = getattr(type(attention).forward, "__qualname__", "") == "AttentionBridge.forward"
+    inside = getattr(getattr(attention, "original_component", None), "accepts_pattern_fn", False)
+    if not delegates or inside or getattr(attention, "requires_relative_position_bias", False):
+        return None
+    return _handed_out(attention)
+
+
+def _handed_out(attention: nn.Module) -> Place:
+    """The pattern beside what attention gives: it can be read, but by then it was used."""
+    return Place(attention, index=1, read=_alone)
+
+
 def _alone(pattern: Tensor) -> Tensor:
-    """As it is, and with no way back: the model goes on with what it made the pattern from."""
     return pattern

@@ -31,7 +31,8 @@ def _plain(*middle: nn.Module) -> nn.Sequential:
 
 
 def _runner(net: nn.Module, site: str = "input", batch_size: int = 32, score: Any = None) -> Runner:
-    grid = {"0": Geometry("grid", grid=(6, 6), channels="first")} if site == "0" else None
+    sides = {"0": 6, "2": 3}
+    grid = {site: Geometry("grid", grid=(sides[site],) * 2, channels="first")} if site in sides else None
     scorer = Scorer(TorchModel(net, geometry=grid), score or ClassLogit(TARGETS))
     return Runner(scorer, Examples.all(Inputs({"x": PIXELS})), Site(site), batch_size=batch_size)
 
@@ -72,15 +73,16 @@ def test_equals_captum_called_plainly_and_adds_up() -> None:
         assert float(details["gap"].abs().max()) < 1e-12
 
 
-def test_at_a_layer_it_adds_up_too_and_is_that_of_the_network_above_it() -> None:
+@pytest.mark.parametrize("layer", [0, 2])
+def test_at_a_layer_it_adds_up_too_and_is_that_of_the_network_above_it(layer: int) -> None:
     net = _plain()
-    runner = _runner(net, "0")
+    runner = _runner(net, str(layer))
     found = DeepLIFT().attributions(runner)
     change = runner.scores() - runner.scores(torch.zeros_like(runner.values))
     torch.testing.assert_close(found.flatten(1).sum(1), change)
     for i, target in enumerate(TARGETS):
         inner = runner.values[i]
-        expected = _rescaled(net[1:], inner, torch.zeros_like(inner), target)
+        expected = _rescaled(net[layer + 1 :], inner, torch.zeros_like(inner), target)
         torch.testing.assert_close(found[i], torch.nan_to_num(expected), rtol=1e-9, atol=1e-12)
 
 
@@ -122,6 +124,13 @@ def test_one_module_at_two_places_is_refused_and_left_as_found() -> None:
     assert {name: set(vars(part)) for name, part in net.named_modules()} == before
     assert all(part.training and not part._forward_hooks and not part._forward_pre_hooks for part in net.modules())
     assert all(p.requires_grad for p in net.parameters())
+
+
+def test_one_module_on_both_sides_of_the_site_is_refused() -> None:
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), relu, nn.Conv2d(4, 5, 3, 2, 1), relu, nn.Flatten(), nn.Linear(45, 3))
+    with pytest.raises(ValueError, match="uses one module of an activation at several places"):
+        DeepLIFT().attributions(_runner(net.double(), "2"))
 
 
 def test_what_has_no_gradient_is_refused(texts: Any) -> None:

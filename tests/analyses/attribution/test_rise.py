@@ -10,7 +10,7 @@ from analyses.attribution.rise import RISE
 def test_equals_the_papers_sum_over_masks(pictures: Any) -> None:
     runner = pictures()
     net, x = runner.scorer.model.module, runner.inputs.tensors["x"]
-    method = RISE(masks=6, cells=3, shown=0.4, baseline=0.1)
+    method = RISE(masks=6, cells=3, shown=0.4, baseline=0.1, center=False)
     expected = torch.zeros(4, 6, 7, dtype=torch.float64)
     with torch.no_grad():
         for number in range(6):
@@ -18,6 +18,13 @@ def test_equals_the_papers_sum_over_masks(pictures: Any) -> None:
             for b in range(4):
                 expected[b] += net((mask * x[b] + (1 - mask) * 0.1)[None])[0, 1] * mask / (6 * 0.4)
     torch.testing.assert_close(method.measured(runner)[0], expected)
+
+
+def test_a_constant_in_the_score_is_no_matter(pictures: Any) -> None:
+    near, far = (pictures(score=lambda output, c=c: output[:, 1] + c) for c in (0, 1000))
+    torch.testing.assert_close(RISE(masks=20, cells=3).measured(near)[0], RISE(masks=20, cells=3).measured(far)[0])
+    papers = [RISE(masks=20, cells=3, center=False).measured(runner)[0] for runner in (near, far)]
+    assert float((papers[1] - papers[0]).abs().max()) > 100
 
 
 @pytest.mark.parametrize("grid", [(6, 7), (32, 32), (3, 40), (11,)])

@@ -159,3 +159,12 @@ def test_equal_pieces_are_undetermined() -> None:
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TokenCut(**arguments)
+
+
+def test_centred_vectors_are_cut_as_if_nothing_were_common() -> None:
+    acts = torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = TokenCut(center=True)(acts + 100)
+    torch.testing.assert_close(moved.saliency, TokenCut(center=True)(acts).saliency, rtol=1e-6, atol=1e-8)
+    assert not bool(TokenCut()(acts + 100).found.any())  # all cosines are 1
+    rows = (acts - acts.flatten(1, 2).mean(1)[:, None, None]).flatten(1, 2)
+    torch.testing.assert_close(TokenCut(center=True).affinity(acts.flatten(1, 2)), TokenCut().affinity(rows))

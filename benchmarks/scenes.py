@@ -1,0 +1,193 @@
+"""Maps and segmentation on glyph scenes, whose objects have exact masks; writes a line of JSON for each figure.
+
+    python benchmarks/scenes.py maps glyph-resnet --table benchmarks/results/scenes.jsonl
+    python benchmarks/scenes.py segments --table ...
+    python benchmarks/scenes.py latents --table ...
+    python benchmarks/scenes_table.py benchmarks/results/scenes.jsonl > docs/maps.md
+
+Scenes have 64 x 64 pixels, glyphs that no encoder has seen, and a textured ground. Scores: `class`, a linear probe on
+the embedding for a glyph against the same ground without one; `similarity`, the cosine to the first of two glyphs alone
+on black; `principal`, the first principal axis of embeddings; `InfoNCE`, the loss of telling an example's view from
+those of others. Intervals are over the scenes of all seeds.
+"""
+
+import argparse
+import itertools
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from analyses.attributing import NoGradient
+from analyses.attribution.gradient import Gradient
+from analyses.attribution.occlusion import Occlusion
+from analyses.attribution.rise import RISE
+from analyses.attribution.smooth_grad import SmoothGrad
+from analyses.embeddings import embedding_of
+from analyses.faithfulness.localisation_iou import LocalisationIoU
+from analyses.faithfulness.parameter_randomisation import ParameterRandomisation
+from analyses.faithfulness.pointing_game import PointingGame
+from analyses.judging import Judgement, judge, mean
+from analyses.methods import Method
+from analyses.scores.base import Pass, Score
+from analyses.scores.info_nce import InfoNCE
+from analyses.scores.projection import Projection
+from analyses.scores.similarity import Similarity
+from interp import load_model
+from interp.data.scenes import scenes
+from interp.models.vision import VisionModel
+from interp.types import Inputs
+
+SEEDS, SIZE = (0, 1, 2), 64
+SITES = {"glyph-resnet": ("stages.0", "stages.1"), "glyph-vit": ("blocks.0", "blocks.2")}
+LOCAL = ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "HiResCAM", "LayerCAM", "ElementwiseCAM", "EigenCAM"]
+LOCAL += ["EigenGradCAM", "NormGrad"]
+RUNNING = ["AblationCAM", "ScoreCAM"]
+AT_PIXELS: list[str | Method] = [Gradient(reduce="norm"), "InputXGradient", SmoothGrad(samples=10, reduce="norm")]
+AT_PIXELS += ["IntegratedGradients"]
+AT_PIXELS += [Occlusion(window=8, stride=4), RISE(masks=100), "FullGrad"]
+OWN: dict[str, list[str | Method]] = {
+    "glyph-resnet": ["LRP"],
+    "glyph-vit": ["AttnLRP"],
+}
+JUDGES = (PointingGame(), LocalisationIoU(), ParameterRandomisation(draws=1))
+
+
+def encoder(name: str, **options: Any) -> VisionModel:
+    """A packaged encoder that is given scenes as they are."""
+    model = load_model(name, **options)
+    model.preprocessing = replace(model.preprocessing, size=(SIZE, SIZE), resize=(SIZE, SIZE))
+    return model
+
+
+def drawn(n: int, seed: int, objects: int, split: str = "held_out", **options: Any) -> list[dict[str, Any]]:
+    """Scenes of just so many objects."""
+    rows = scenes(2 * n + 50, seed=seed, split=split, size=SIZE, objects=(objects, objects), **options)
+    return list(itertools.islice((row for row in rows if len(row["mask"]) == objects), n))
+
+
+def given(model: VisionModel, rows: list[dict[str, Any]]) -> Inputs:
+    return model.collate([row["image"] for row in rows])
+
+
+def probe(model: VisionModel, seed: int) -> tuple[Float[Tensor, " d"], float]:
+    """The direction that tells a glyph from its ground alone, by ridge, and its accuracy on held-out glyphs."""
+    parts = []
+    for split, n in (("train", 600), ("held_out", 200)):
+        both = [
+            embedding_of(model, given(model, list(scenes(n, seed=100 + seed, split=split, objects=(k, k)))))
+            for k in (1, 0)
+        ]
+        parts.append((torch.cat(both).double(), torch.cat([torch.ones(n), -torch.ones(n)]).double()))
+    (x, y), (held, truth) = parts
+    middle, spread = x.mean(0), x.std(0) + 1e-6
+    z = (x - middle) / spread
+    weights = torch.linalg.solve(z.T @ z + 10 * torch.eye(z.shape[1], dtype=z.dtype), z.T @ y) / spread
+    accuracy = float((((held - middle) @ weights > 0) == (truth > 0)).double().mean())
+    return weights.float(), accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class _Size(Projection):
+    """How far an example lies along an axis, whose sign is arbitrary."""
+
+    def __call__(self, run: Pass) -> Float[Tensor, " b"]:
+        return super().__call__(run).abs()
+
+
+@dataclass(frozen=True, eq=False)
+class _Told(InfoNCE):
+    """How well a view is told from others: minus the loss."""
+
+    def __call__(self, run: Pass) -> Float[Tensor, " b"]:
+        return -super().__call__(run)
+
+
+def asked(model: VisionModel, n: int, seed: int) -> Iterator[tuple[str, Score, Inputs, Bool[Tensor, "b h w"], float]]:
+    """Each score with its scenes and where its object is; and how well the probe tells its class."""
+    rows = drawn(n, seed, 1)
+    inputs, truth = given(model, rows), torch.stack([torch.from_numpy(row["mask"][0] > 0) for row in rows])
+    direction, accuracy = probe(model, seed)
+    yield "class", Projection(direction), inputs, truth, accuracy
+    embeddings = embedding_of(model, given(model, drawn(400, 200 + seed, 1, "train")))
+    axis = torch.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False).Vh[0]
+    yield "principal", _Size(axis, embeddings.mean(0)), inputs, truth, 0.0
+    other = [np.roll(row["image"], (2, 3), (0, 1)) for row in rows]
+    views = embedding_of(model, model.collate(other))
+    yield "InfoNCE", _Told(views, embedding_of(model, inputs)), inputs, truth, 0.0
+    pairs = drawn(n, 50 + seed, 2)
+    alone = embedding_of(model, model.collate([row["image"] * row["mask"][0] for row in pairs]))
+    truth = torch.stack([torch.from_numpy(row["mask"][0] > 0) for row in pairs])
+    yield "similarity", Similarity(alone), given(model, pairs), truth, 0.0
+
+
+def maps(name: str, n: int, few: int) -> Iterator[dict[str, Any]]:
+    """Every method at every site for every score, judged on the scenes of all seeds."""
+    model = encoder(name)
+    found: dict[tuple[str, str, str], list[Judgement]] = {}
+    told: dict[str, list[float]] = {}
+    for seed in SEEDS:
+        for score_name, score, inputs, truth, accuracy in asked(model, n, seed):
+            told.setdefault(score_name, []).append(accuracy)
+            cut = Inputs({key: value[:few] for key, value in inputs.tensors.items()})
+            runs: list[tuple[Any, Any, Inputs, Any]] = [(LOCAL, SITES[name], inputs, truth)]
+            if score_name in ("class", "similarity"):
+                runs += [
+                    (RUNNING, SITES[name], cut, truth[:few]),
+                    (AT_PIXELS + OWN[name], ("input",), cut, truth[:few]),
+                ]
+            for methods, sites, these, where in runs:
+                short = _first(score, few) if len(these) == few and len(inputs) != few else score
+                judged = judge(methods, model, these, sites, score=short, truth=where, judges=JUDGES, batch_size=64)
+                for site, method in judged.values:
+                    found.setdefault((score_name, site, method), []).append(judged)
+            print(name, seed, score_name, flush=True)
+    for (score_name, site, method), parts in found.items():
+        for title in parts[0].judges:
+            values = torch.cat([part.values[site, method][title] for part in parts])
+            line = {"kind": "maps", "encoder": name, "score": score_name, "site": site, "method": method}
+            yield line | {"judge": title, **_mean(values), "accuracy": sum(told[score_name]) / len(SEEDS)}
+
+
+def _first(score: Any, few: int) -> Any:
+    """A score of the first examples alone."""
+    return replace(score, reference=score.reference[:few]) if isinstance(score, Similarity) else score
+
+
+def _mean(values: Float[Tensor, " b"]) -> dict[str, Any]:
+    interval = mean(values)
+    return {"mean": interval.value, "low": interval.low, "high": interval.high, "n": len(values)}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore", NoGradient)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("maps", "segments", "latents"))
+    parser.add_argument("encoders", nargs="*", default=list(SITES))
+    parser.add_argument("--n", type=int, default=48, help="scenes a seed")
+    parser.add_argument("--few", type=int, default=12, help="scenes a seed for methods that run the model often")
+    parser.add_argument("--table", type=Path, help="file that lines are appended to")
+    options = parser.parse_args()
+    for name in options.encoders:
+        if options.what == "maps":
+            lines = maps(name, options.n, options.few)
+        else:
+            from scenes_objects import latents, segments
+
+            lines = segments(name, options.n) if options.what == "segments" else latents(name, options.n)
+        for line in lines:
+            print(json.dumps(line), flush=True)
+            if options.table:
+                with options.table.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
