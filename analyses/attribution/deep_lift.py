@@ -16,11 +16,11 @@ from analyses.passes import Examples
 from analyses.running import Runner
 from interp.capturing import edited, left_as_found
 
-# At these captum 0.9 mixes the examples of a batch.
 _TWICE = (
-    "{} uses one module of an activation at several places, which DeepLIFT cannot tell apart: give each place a module of "
-    "its own, or choose IntegratedGradients."
+    "{} uses one module of an activation at several places, which DeepLIFT cannot tell apart: give each place a module "
+    "of its own, or choose IntegratedGradients."
 )
+# At these captum 0.9 mixes the examples of a batch.
 _MIXING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Softmax)
 
 

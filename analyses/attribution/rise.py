@@ -21,15 +21,16 @@ class RISE(ModelMethod):
     """The mean score under random masks that show a position, masks weighted by how much they show it.
 
     In units of the score, and of its deviations unless `center` is False: scores that are far from 0, as logits are,
-    would show how often each position happened to be shown. The masks are the same for all examples, a function of the seed alone. For grids of one or
-    two axes.
+    would show how often each position happened to be shown. The masks are the same for all examples, a function of the
+    seed alone. For grids of one or two axes.
 
     Args:
         masks: How many.
         cells: Cells a side of the coarse grid that masks are drawn on, before they are grown smoothly and shifted.
         shown: Probability that a cell is shown.
         baseline: What hidden activations are.
-        center: Subtract the mean score of all masks from each first; the paper does not, whose scores are probabilities.
+        center: Subtract the mean score of all masks from each first. The paper, whose scores are probabilities, does
+            not.
         seed: Names the masks.
 
     Raises:

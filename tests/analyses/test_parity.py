@@ -19,6 +19,9 @@ from analyses.attribution.occlusion import Occlusion
 from analyses.cam.ablation_cam import AblationCAM
 from analyses.cam.eigen_cam import EigenCAM
 from analyses.cam.eigen_grad_cam import EigenGradCAM
+from analyses.faithfulness.hiding import covered
+from analyses.faithfulness.infidelity import infidelity
+from analyses.faithfulness.sensitivity import largest_change
 from analyses.passes import Examples, Scorer
 from analyses.running import Runner
 from analyses.scores.class_logit import ClassLogit
@@ -106,6 +109,28 @@ def test_smooth_grad_equals_captums_at_its_own_noise(at_pixels: tuple[str, Runne
     name, runner = at_pixels
     noisy = GOLDEN[f"captum.{name}.smooth_grad_inputs"].double()
     _close(torch.stack(list(runner.gradients_of(noisy))).mean(0), GOLDEN[f"captum.{name}.smooth_grad"])
+
+
+def test_sensitivity_equals_captums_at_its_own_moves(at_pixels: tuple[str, Runner]) -> None:
+    name, runner = at_pixels
+    moves = GOLDEN[f"captum.{name}.sensitivity_moves"]
+    maps, *others = (
+        Gradient().measured(Runner(runner.scorer, Examples.all(Inputs({"x": x})), runner.site))[0]
+        for x in [runner.values, *(runner.values + moves.to(runner.values)[:, None])]
+    )
+    _close(largest_change(maps, others), GOLDEN[f"captum.{name}.sensitivity_max"])
+
+
+def test_infidelity_equals_captums_at_its_own_sets(at_pixels: tuple[str, Runner]) -> None:
+    name, runner = at_pixels
+    sets = GOLDEN[f"captum.{name}.infidelity_sets"].flatten(1) > 0
+    hidden = (chosen.expand(len(runner.values), -1) for chosen in sets)
+    falls = runner.scores()[:, None] - torch.stack(list(runner.scores_of(covered(runner, hidden, "zero"))), dim=1)
+    told = InputXGradient().measured(runner)[0].flatten(1) @ sets.to(falls).T
+    _close(infidelity(told, falls, scaled=False), GOLDEN[f"captum.{name}.infidelity"])
+    # Ours is a share of what there is to tell.
+    found = infidelity(told, falls, scaled=True) * falls.square().mean(dim=1)
+    _close(found, GOLDEN[f"captum.{name}.infidelity_normalized"])
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])

@@ -14,6 +14,7 @@ _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import captum.attr as captum  # noqa: E402
+import captum.metrics as captum_metrics  # noqa: E402
 import pytorch_grad_cam as cams  # noqa: E402
 from networks import CLASSES, LAYERS, NETWORKS, pixels  # noqa: E402
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
@@ -51,6 +52,7 @@ def of_captum(name: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
     found["smooth_grad"] = tunnel.attribute(x, nt_type="smoothgrad", nt_samples=3, stdevs=0.3, target=target, abs=False)
     handle.remove()
     found["smooth_grad_inputs"] = torch.cat(noisy).view(len(x), 3, *x.shape[1:]).transpose(0, 1).contiguous()
+    found |= judged(network, x, target)
     for layer in LAYERS[name]:
         module = network.get_submodule(layer)
         if name == "resnet":
@@ -59,6 +61,44 @@ def of_captum(name: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
         product = captum.LayerGradientXActivation(network, module).attribute(x, target=target)
         found[f"{layer}.layer_gradient_x_activation"] = product
     return {f"captum.{name}.{key}": value.detach().float().contiguous() for key, value in found.items()}
+
+
+def judged(network: torch.nn.Module, x: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Max-sensitivity of the gradient, summed over channels, to moves that are kept; infidelity of input times gradient
+    to taking away sets of pixels that are kept."""
+    draw = torch.Generator().manual_seed(0)
+    moves = 0.04 * torch.rand(4, *x.shape[1:], generator=draw) - 0.02
+
+    def gradient(inputs: torch.Tensor | tuple[torch.Tensor], **_: object) -> tuple[torch.Tensor, ...]:
+        pixels = inputs[0] if isinstance(inputs, tuple) else inputs
+        return (captum.Saliency(network).attribute(pixels.clone(), target=target, abs=False).sum(dim=1),)
+
+    # One argument: a second would be given captum's radius.
+    todo = iter(moves)
+    sensitive = [
+        captum_metrics.sensitivity_max(gradient, x, lambda inputs: inputs + next(todo), n_perturb_samples=1)
+        for _ in moves
+    ]
+    sets = torch.rand(6, 1, *x.shape[2:], generator=draw) < 0.3
+
+    def removed(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = sets.repeat(len(inputs) // len(sets), inputs.shape[1], 1, 1).float()  # of one example after the other
+        return chosen, inputs * (1 - chosen)
+
+    told = captum.InputXGradient(network).attribute(x.clone(), target=target)
+    plain, scaled = (
+        captum_metrics.infidelity(
+            network, removed, x, told, target=target, n_perturb_samples=len(sets), normalize=normalize
+        )
+        for normalize in (False, True)
+    )
+    return {
+        "sensitivity_moves": moves,
+        "sensitivity_max": torch.stack(sensitive).amax(dim=0),
+        "infidelity_sets": sets[:, 0].float(),
+        "infidelity": plain,
+        "infidelity_normalized": scaled,
+    }
 
 
 def of_grad_cam(name: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
