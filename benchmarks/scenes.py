@@ -26,7 +26,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analyses.attributing import NoGradient
-from analyses.attribution.gradient import Gradient
 from analyses.attribution.occlusion import Occlusion
 from analyses.attribution.rise import RISE
 from analyses.attribution.smooth_grad import SmoothGrad
@@ -50,7 +49,7 @@ SITES = {"glyph-resnet": ("stages.0", "stages.1"), "glyph-vit": ("blocks.0", "bl
 LOCAL = ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "HiResCAM", "LayerCAM", "ElementwiseCAM", "EigenCAM"]
 LOCAL += ["EigenGradCAM", "NormGrad"]
 RUNNING = ["AblationCAM", "ScoreCAM"]
-AT_PIXELS: list[str | Method] = [Gradient(reduce="norm"), "InputXGradient", SmoothGrad(samples=10, reduce="norm")]
+AT_PIXELS: list[str | Method] = ["Gradient", "InputXGradient", SmoothGrad(samples=10)]
 AT_PIXELS += ["IntegratedGradients"]
 AT_PIXELS += [Occlusion(window=8, stride=4), RISE(masks=100), "FullGrad"]
 OWN: dict[str, list[str | Method]] = {

@@ -115,7 +115,7 @@ def test_sensitivity_equals_captums_at_its_own_moves(at_pixels: tuple[str, Runne
     name, runner = at_pixels
     moves = GOLDEN[f"captum.{name}.sensitivity_moves"]
     maps, *others = (
-        Gradient().measured(Runner(runner.scorer, Examples.all(Inputs({"x": x})), runner.site))[0]
+        Gradient("sum").measured(Runner(runner.scorer, Examples.all(Inputs({"x": x})), runner.site))[0]
         for x in [runner.values, *(runner.values + moves.to(runner.values)[:, None])]
     )
     _close(largest_change(maps, others), GOLDEN[f"captum.{name}.sensitivity_max"])
