@@ -91,6 +91,8 @@ def _subject(arguments: Arguments, subject: Subject) -> list[tuple[str, "Feature
         found = evaluate(sae, held_out, model=cast("TextModel", model) if subject.judged_in_model else None)
         _say(f"{name} on {found.rows:,} held-out {_many(subject)}\n{found}\n")
         bundle = _dictionary(arguments, subject, sae, train_store, held_out, name)
+        if subject.maps_top:
+            _map(arguments, subject, model, sae, train_store, bundle)
         entry = {
             "name": name,
             "method": type(sae).__name__,
@@ -186,6 +188,23 @@ def _dictionary(
     bundle.label(evaluate_labels(sae, held_out, chosen).best(at_least=0.7))
     _say(f"  dictionary in {built - start:.0f} s, labels in {time.perf_counter() - built:.0f} s")
     return bundle
+
+
+def _map(
+    arguments: Arguments,
+    subject: Subject,
+    model: "Model",
+    sae: "Directions",
+    store: "ActivationStore",
+    bundle: "FeatureDictionary",
+) -> None:
+    """Where the strongest firings of each feature come from."""
+    from analyses.dictionary.mapping import add_maps
+
+    start = time.perf_counter()
+    add_maps(bundle, model, sae, store, top=subject.maps_top, progress=not arguments.quiet)
+    mapped, seconds = bundle.manifest["maps"]["mapped"], time.perf_counter() - start
+    _say(f"  {mapped:,} maps of where firings come from in {seconds:.0f} s")
 
 
 def _many(subject: Subject) -> str:

@@ -25,6 +25,7 @@ class Subject:
         k: Features that fire on a row.
         labels: Keys of the items' labels that features are matched with.
         options: Arguments of `harvest`.
+        maps_top: Strongest firings a feature whose sources are mapped; a pass of the model for each.
         judged_in_model: Whether reconstructions are also judged by what the model makes of them.
     """
 
@@ -37,6 +38,7 @@ class Subject:
     k: int
     labels: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    maps_top: int = 0
     judged_in_model: bool = False
 
     def saes(self, d_in: int) -> dict[str, "SAE"]:
@@ -74,6 +76,7 @@ def subjects(arguments: "Arguments") -> list[Subject]:
         k=arguments.image_k,
         labels=("category", "script", "block", "font"),
         options={"labels": ("character", "name", "category", "script", "block", "font")},
+        maps_top=4,
     )
     return [part for part in (text, images) if arguments.only in (None, part.name)]
 

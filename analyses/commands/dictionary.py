@@ -13,7 +13,8 @@ from analyses.commands import stores
 
 if TYPE_CHECKING:
     from analyses.dictionary.bundle import FeatureDictionary
-    from interp.types import Directions
+    from interp.stores.disk import DiskStore
+    from interp.types import Directions, Model
 
 GO_ON = "run the same command again to go on from the last checkpoint"
 _GOOD = 0.7
@@ -32,6 +33,10 @@ class Arguments:
         title: Heading of the page.
         held_out: A store of other examples: labels that also tell features there are written into the bundle.
         labels: Keys of the items' labels to name features by, besides tokens.
+        maps: Also map by this method where the strongest firings come from, and show it beside them; NormGrad is quick.
+        maps_site: Where maps are made: embed for tokens and patches, input for pixels.
+        maps_top: Strongest examples a feature that get a map.
+        model: What the store was harvested from, for the maps; the id that the store names by default.
         top: Strongest examples a feature.
         quantiles: Bins of equally many firings, and examples a bin.
         random: Randomly drawn firings a feature.
@@ -53,6 +58,10 @@ class Arguments:
     title: str | None = None
     held_out: Path | None = None
     labels: tuple[str, ...] = ()
+    maps: str | None = None
+    maps_site: str = "embed"
+    maps_top: int = 8
+    model: str | None = None
     top: int = 20
     quantiles: tuple[int, int] = (5, 4)
     random: int = 10
@@ -67,18 +76,22 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    """Build the bundle, label it where held-out rows are given, write the page."""
+    """Build the bundle, label it where held-out rows are given, map where that is asked for, write the page."""
     from analyses.dashboard.exporting import export_page
     from analyses.dictionary.bundle import FeatureDictionary
     from saes.loading import load
 
     if arguments.labels and arguments.held_out is None:
         raise ValueError("--labels needs --held-out: labels are judged on rows they were not chosen on; harvest some.")
+    if arguments.model is not None and arguments.maps is None:
+        raise ValueError("--model needs --maps: the bundle itself is made from the store; name a method (NormGrad).")
     sae = load(arguments.sae)
+    store = stores.of_site(arguments.store, arguments.site, sae.site)
+    model = None if arguments.maps is None else _model(arguments, store)
     same = ("top", "quantiles", "random", "window", "neighbours", "seed", "save_decoder", "batch_rows", "max_memory")
     bundle = FeatureDictionary.build(
         sae,
-        stores.of_site(arguments.store, arguments.site, sae.site),
+        store,
         arguments.out,
         overwrite=arguments.overwrite,
         progress=not arguments.quiet,
@@ -87,9 +100,45 @@ def run(arguments: Arguments) -> None:
     print(f"{arguments.out}: {len(bundle):,} features")
     if arguments.held_out is not None:
         print(f"{_label(arguments, sae, bundle):,} of them tell a label (held-out AUROC of {_GOOD} or more)")
+    if model is not None:
+        _map(arguments, model, sae, store, bundle)
     if arguments.page:
         target = arguments.out.with_name(f"{arguments.out.resolve().name}-page")
         print(f"open {export_page([arguments.out], target, title=arguments.title)}")
+
+
+def _model(arguments: Arguments, store: "DiskStore") -> "Model":
+    """What the maps run; method and site are known before the bundle is built."""
+    from analyses.dictionary.mapping import checked_method
+    from interp.loading import load_model
+
+    assert arguments.maps is not None
+    checked_method(arguments.maps)
+    named = store.provenance.get("model", {}).get("name")
+    if arguments.model is None and named is None:
+        raise ValueError(f"{arguments.store} does not name its model: give --model, or leave --maps out.")
+    model = load_model(arguments.model or named)
+    model.site(arguments.maps_site)
+    return model
+
+
+def _map(
+    arguments: Arguments, model: "Model", sae: "Directions", store: "DiskStore", bundle: "FeatureDictionary"
+) -> None:
+    from analyses.dictionary.mapping import add_maps
+
+    add_maps(
+        bundle,
+        model,
+        sae,
+        store,
+        method=arguments.maps or "",
+        site=arguments.maps_site,
+        top=arguments.maps_top,
+        progress=not arguments.quiet,
+    )
+    about = bundle.manifest["maps"]
+    print(f"{about['mapped']:,} maps by {about['asked']['method']} at {about['asked']['site']}")
 
 
 def _label(arguments: Arguments, sae: "Directions", bundle: "FeatureDictionary") -> int:

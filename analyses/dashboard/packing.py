@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyses.dashboard.packed_maps import PackedMaps
 from analyses.dictionary import tables
 from analyses.dictionary.bundle import FeatureDictionary
 from interp.types import JSON
@@ -73,6 +74,7 @@ class PackedBundle:
         self.first_bin, self.last_bin = _bins(self.columns["histogram"])
         near = tables.read_columns(bundle.path / "neighbours.parquet")
         self.near = list(zip(near["kind"].tolist(), near["other"].tolist(), plain(near["value"]), strict=True))
+        self.maps = PackedMaps(bundle) if bundle.has_maps else None
         self.near_starts = np.searchsorted(near["feature"], np.arange(len(self) + 1)).tolist()
 
     def __len__(self) -> int:
@@ -81,7 +83,8 @@ class PackedBundle:
     def about(self) -> JSON:
         """What holds for the whole bundle."""
         manifest, geometry = self.bundle.manifest, self.bundle.manifest["geometry"]
-        return {
+        maps = {} if self.maps is None else {"maps": self.maps.about()}
+        return maps | {
             "rows": manifest["counts"]["rows"],
             "firings": manifest["counts"]["firings"],
             "dead": manifest["counts"]["dead"],
@@ -106,8 +109,12 @@ class PackedBundle:
 
     def chunks(self) -> Iterator[bytes]:
         """The scripts with everything else, 64 features each."""
+        maps = self.bundle.map_groups()
         for number, group in enumerate(self.bundle.groups()):
-            yield script("unweave.receive", self.name, number, self._chunk(group))
+            chunk = self._chunk(group)
+            if self.maps is not None:
+                self.maps.lay(next(maps), group, chunk["features"])
+            yield script("unweave.receive", self.name, number, chunk)
 
     def _chunk(self, group: tables.Group) -> JSON:
         """Each different piece is stored once a chunk, and the examples have its number."""

@@ -127,6 +127,33 @@ class FeatureDictionary:
         """All features with their examples, a row group at a time: what exporters read."""
         return tables.read_groups(self.path / "examples.parquet", len(self))
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether there are maps of where firings come from, which `analyses.dictionary.mapping.add_maps` makes."""
+        return self.manifest.get("maps", {}).get("geometry") is not None
+
+    def maps(self, index: int) -> dict[tuple[int, int], NDArray[np.float32]]:
+        """Maps of where firings of one feature come from, by item and position, prefix tokens left out.
+
+        Raises:
+            IndexError: If there is no such feature.
+        """
+        group = self._checked(index) // tables.FEATURES_A_GROUP
+        if not self.has_maps:
+            return {}
+        about = self.manifest["maps"]
+        shape = about["geometry"]["grid"] or (-1,)
+        return {
+            (row["item"], row["position"]): (
+                (np.array(row["values"], np.float32) - about["zero"]) * np.float32(row["scale"])
+            ).reshape(shape)
+            for row in tables.read_group(self.path / about["file"], group, index)
+        }
+
+    def map_groups(self) -> Iterator[list[dict[str, Any]]]:
+        """The maps of all features, as many features at a time as `groups` gives; nothing where there are none."""
+        return tables.read_maps(self.path / self.manifest["maps"]["file"]) if self.has_maps else iter(())
+
     def neighbours(self, index: int) -> list[dict[str, Any]]:
         """Neighbours of one feature, nearest first within a kind.
 

@@ -49,6 +49,17 @@ EXAMPLES = pa.schema(
     ]
 )
 NEIGHBOURS = pa.schema([("feature", pa.int32()), ("kind", pa.string()), ("other", pa.int32()), ("value", pa.float32())])
+MAPS = pa.schema(
+    [
+        ("feature", pa.int32()),
+        ("item", pa.int64()),
+        ("position", pa.int32()),
+        ("score", pa.float32()),
+        ("scale", pa.float32()),
+        ("values", pa.list_(pa.uint8())),
+    ]
+)
+MAPS_FILES = "maps-"
 ITEMS = pa.schema([("id", pa.int64()), ("text", pa.string()), ("labels", pa.string())])
 
 
@@ -186,6 +197,19 @@ def read_groups(path: Path, features: int) -> Iterator[Group]:
                 Lists.of(tokens, pieces.indices.to_numpy()),
                 pieces.dictionary.to_pylist(),
             )
+
+
+def read_maps(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The maps of all features, a row group at a time, with the steps of each as an array."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            values = table.column("values").combine_chunks()
+            steps = Lists.of(values, values.flatten().to_numpy())
+            rows = table.drop_columns(["values"]).to_pylist()
+            for row, begin, end in zip(rows, steps.offsets, steps.offsets[1:], strict=False):
+                row["values"] = steps.flat[begin:end]
+            yield rows
 
 
 def read_rows(path: Path, feature: int) -> list[dict[str, Any]]:

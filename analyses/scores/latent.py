@@ -17,8 +17,9 @@ class Latent(Score):
 
     Args:
         directions: A dictionary, a probe or any other directions; its site is where it is read.
-        feature: Which of its features.
-        over: The sum of the codes over positions, their mean or their maximum; or one position, prefix tokens counted.
+        feature: Which of its features; one an example, or one for all.
+        over: The sum of the codes over positions, their mean or their maximum; or a position, one an example or one for
+            all, prefix tokens counted.
         site: Where it is read instead.
         linear: Read the inner product with the feature's encoder direction, its bias added, rather than its code. This
             has a gradient also where a feature is silent.
@@ -28,13 +29,14 @@ class Latent(Score):
     """
 
     directions: Directions
-    feature: int
-    over: Literal["sum", "mean", "max"] | int = "max"
+    feature: int | Int[Tensor, " n"]
+    over: Literal["sum", "mean", "max"] | int | Int[Tensor, " n"] = "max"
     site: str | Site | None = None
     linear: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.feature < self.directions.d_sae:
+        features = torch.as_tensor(self.feature)
+        if (features < 0).any() or (features >= self.directions.d_sae).any():
             raise ValueError(
                 f"feature is {self.feature}, but the dictionary has {self.directions.d_sae}: "
                 f"choose from 0..{self.directions.d_sae - 1}."
@@ -50,7 +52,11 @@ class Latent(Score):
         return (self.site or self.directions.site,)  # type: ignore[return-value]
 
     def __call__(self, run: Pass) -> Float[Tensor, " b"]:
-        """The codes."""
+        """The codes.
+
+        Raises:
+            ValueError: If the site has another width, or there are not as many features or positions as examples.
+        """
         (site,) = run.values
         rows, mask = run.rows(site)
         if rows.shape[-1] != self.directions.d_in:
@@ -58,15 +64,29 @@ class Latent(Score):
                 f"{site} holds vectors of width {rows.shape[-1]}, but the directions read {self.directions.d_in}: give "
                 "the site that they were made for."
             )
-        codes = self._codes(rows.flatten(0, 1)).view(rows.shape[:2])
-        return _gathered(codes, mask, self.over)
+        if isinstance(self.over, Tensor):
+            at = run.own("over", self.over, "one position an example, or one for all").to(rows.device)
+            if (at < 0).any() or (at >= rows.shape[1]).any():
+                raise ValueError(
+                    f"over is {at.tolist()}, but {site} has positions 0 to {rows.shape[1] - 1}: give these."
+                )
+            rows, mask = rows[torch.arange(len(rows), device=rows.device), at][:, None], None
+        codes = self._codes(rows, self._features(run))
+        return _gathered(codes, mask, 0 if isinstance(self.over, Tensor) else self.over)
 
-    def _codes(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def _features(self, run: Pass) -> Int[Tensor, " f"]:
+        """The feature of all examples, or that of each."""
+        if isinstance(self.feature, Tensor):
+            return run.own("feature", self.feature, "one feature an example, or one for all")
+        return torch.tensor([self.feature])
+
+    def _codes(self, rows: Float[Tensor, "b p d"], features: Int[Tensor, " f"]) -> Float[Tensor, "b p"]:
         rows = rows.to(self.directions.W_dec)
-        feature = torch.tensor([self.feature], device=rows.device)
-        if self.linear:
-            return pre_acts(self.directions, rows, feature)[:, 0]
-        return self.directions.encode(rows).columns(feature)[:, 0]
+        wanted, which = torch.unique(features.to(rows.device), return_inverse=True)
+        flat = rows.flatten(0, 1)
+        codes = pre_acts(self.directions, flat, wanted) if self.linear else self.directions.encode(flat).columns(wanted)
+        own = which.expand(len(rows))[:, None, None].expand(*rows.shape[:2], 1)
+        return codes.unflatten(0, rows.shape[:2]).gather(2, own)[:, :, 0]
 
 
 def pre_acts(directions: Directions, rows: Float[Tensor, "n d"], features: Int[Tensor, " f"]) -> Float[Tensor, "n f"]:

@@ -7,7 +7,7 @@ var unweave = (function () {
   const TABS = [["top", "Top"], ["quantile", "Quantiles"], ["random", "Random"]];
   const $ = (id) => document.getElementById(id);
   const bundles = new Map(), parts = new Map(), loading = new Map();
-  let current = null, feature = -1, view = new Uint32Array(0), sort = { by: "feature", down: false }, tab = "top", drawn = "";
+  let current = null, feature = -1, view = new Uint32Array(0), sort = { by: "feature", down: false }, tab = "top", drawn = "", maps = true;
 
   function el(tag, attributes, ...children) {
     const node = document.createElement(tag);
@@ -182,6 +182,7 @@ var unweave = (function () {
       current = bundle;
       $("bundle").value = name;
       $("about").textContent = summary(bundle);
+      for (const node of document.querySelectorAll(".if-maps")) node.hidden = !bundle.maps;
       filter();
     }
     if (index === undefined || index === "") return go(firstAlive(), true);
@@ -303,13 +304,47 @@ var unweave = (function () {
     }
     api.choose = (n) => { if (kinds[n]) choose(kinds[n][0]); };
     choose(tab);
-    const legend = el("div", { class: signed ? "legend signed" : "legend", title: "One scale for all examples of this feature" }, signed ? number(-full) : "0", el("i", {}), number(full) + " activation");
-    return el("section", { "aria-label": "Examples" }, el("div", { class: "bar" }, bar, legend), panel);
+    const scale = (full, signed, text) => [signed ? number(-full) : "0", el("i", {}), number(full) + " " + text];
+    const legend = el("div", { class: signed ? "legend signed" : "legend", title: "One scale for all examples of this feature" }, ...scale(full, signed, "activation"));
+    return el("section", { "aria-label": "Examples" }, el("div", { class: "bar" }, bar, legend, mapLegend(bundle, found, scale)), panel);
+  }
+
+  // Where the firing that is marked comes from: on tokens a line below them, of pictures a second one beside the heat.
+  function mapLegend(bundle, found, scale) {
+    if (!found.map) return null;
+    const button = el("button", { type: "button", id: "maps", "aria-pressed": String(maps), "aria-keyshortcuts": "m", title: "Show or hide the maps ( m )", onclick: showMaps }, "maps");
+    const text = bundle.maps.method + " at " + bundle.maps.site + (bundle.grid.length ? ", beside" : ", underlined (square-root scale)");
+    return el("div", { class: "legend map" + (found.map.signed ? " signed" : "") + (bundle.grid.length ? "" : " line"), title: "One scale for all maps of this feature: what makes it fire at the marked place" }, button, ...scale(found.map.scale * (255 - bundle.maps.zero), found.map.signed, text));
+  }
+
+  function showMaps() {
+    maps = !maps;
+    $("feature").classList.toggle("mapless", !maps);
+    if ($("maps")) $("maps").setAttribute("aria-pressed", maps);
+  }
+
+  // A map's value as a mark of a colour, and in words. The marked token outshines the others: of tokens the root is shown.
+  function mapped(token, found, bundle, step) {
+    const value = step - bundle.maps.zero, share = Math.abs(value) / (255 - bundle.maps.zero);
+    if (value) token.style.setProperty("--m", (100 * (bundle.grid.length ? share : Math.sqrt(share))).toFixed(1) + "%");
+    token.className += value > 0 ? " up" : value < 0 ? " down" : "";
+    return number(value * found.map.scale);
+  }
+
+  function mapOf(bundle, found, e) {
+    const box = el("div", { class: "grid" }), [, columns] = bundle.maps.grid;
+    box.style.gridTemplateColumns = "repeat(" + columns + ", 1fr)";
+    unpack(e.map, Uint8Array).forEach((step, k) => {
+      const cell = el("span", { class: "tok" });
+      cell.dataset.tip = mapped(cell, found, bundle, step) + " from row " + Math.floor(k / columns) + ", column " + (k % columns);
+      box.append(cell);
+    });
+    return box;
   }
 
   function example(bundle, chunk, found, e) {
     const labels = Object.entries(chunk.items[e.item] || {}).map(([key, value]) => el("span", { class: "chip" }, key + ": " + value));
-    const heat = unpack(e.window, Uint8Array), tokens = unpack(e.tokens, chunk.wide ? Uint32Array : Uint16Array), mark = e.position - e.start, grid = bundle.grid.length === 2;
+    const heat = unpack(e.window, Uint8Array), tokens = unpack(e.tokens, chunk.wide ? Uint32Array : Uint16Array), mark = e.position - e.start, grid = bundle.grid.length === 2, map = e.map && !grid && unpack(e.map, Uint8Array);
     const where = !grid ? "position " + e.position : e.position < bundle.prefix ? "prefix token " + e.position : "patch " + Math.floor((e.position - bundle.prefix) / bundle.grid[1]) + ", " + ((e.position - bundle.prefix) % bundle.grid[1]);
     const meta = el("div", { class: "meta" }, el("b", {}, number(e.activation)), ...labels, el("span", {}, "item " + e.item + " · " + where));
     const box = el(grid ? "div" : "p", { class: grid ? "grid" : "window" }), picture = grid && chunk.pictures[e.item];
@@ -320,23 +355,28 @@ var unweave = (function () {
       const text = grid ? "" : k < tokens.length ? chunk.pieces[tokens[k]] : "▢";
       const token = el("span", { class: "tok" + (value > 0 ? " hot" : value < 0 ? " cold" : "") + (k === mark ? " marked" : "") });
       if (value) token.style.setProperty("--a", (100 * share).toFixed(1) + "%");
-      token.dataset.tip = (k === mark ? number(e.activation) : number(value * found.scale)) + " at position " + (e.start + k) + (text ? "   " + JSON.stringify(text) : "");
+      token.dataset.tip = (k === mark ? number(e.activation) : number(value * found.scale)) + " at position " + (e.start + k) + (text ? "   " + JSON.stringify(text) : "") + (map ? "   map " + mapped(token, found, bundle, map[k]) : "");
       box.append(token, spell(token, text));
     }
-    if (!picture) return el("div", { class: "example" }, meta, box);
+    if (e.beyond) meta.append(el("span", { class: "beyond" }, "map of tokens not shown " + number(e.beyond)));
+    const second = grid && e.map ? mapOf(bundle, found, e) : null;
+    if (!picture) return el("div", { class: "example" }, meta, box, second && el("div", { class: "picture map bare" }, second));
     const caption = Object.entries(chunk.items[e.item] || {}).map(([key, value]) => { const chip = el("span", { class: "chip" }, value); chip.dataset.tip = key + ": " + value; return chip; });
     meta.replaceChildren(el("b", {}, number(e.activation)), el("span", {}, where), ...caption, el("span", {}, "item " + e.item));
-    return el("div", { class: "example tile" }, overlay(bundle, picture, box), meta);
+    if (!second) return el("div", { class: "example tile" }, overlay(bundle, bundle, picture, box), meta);
+    const beside = overlay(bundle, bundle.maps, picture, second);
+    beside.classList.add("map");
+    return el("div", { class: "example tile two" }, el("div", { class: "both" }, overlay(bundle, bundle, picture, box), beside), meta);
   }
 
   // A thumbnail cut from its sheet, and the patches over it, each where it lies in the model's input.
-  function overlay(bundle, [sheet, left, top, width, height], grid) {
-    const scale = Math.max(1, Math.round(PICTURE / width)), [rows, columns] = bundle.grid;
+  function overlay(bundle, layout, [sheet, left, top, width, height], grid) {
+    const scale = Math.max(1, Math.round(PICTURE / width)), [rows, columns] = layout.grid;
     const image = el("img", { src: "data/" + bundle.name + "/sheet-" + String(sheet).padStart(4, "0") + ".png", alt: "", loading: "lazy" });
     Object.assign(image.style, { width: width + "px", height: height + "px", objectPosition: -left + "px " + -top + "px", transform: "scale(" + scale + ")", imageRendering: scale > 1 ? "pixelated" : "auto" });
-    const known = bundle.input.length && bundle.stride.length, shown = [height * scale, width * scale];
-    const length = (axis, cells) => (known ? (cells * bundle.stride[axis] * shown[axis]) / bundle.input[axis] : shown[axis]) + "px";
-    const begin = (axis) => (known && bundle.start.length ? (bundle.start[axis] * shown[axis]) / bundle.input[axis] : 0) + "px";
+    const known = layout.input.length && layout.stride.length, shown = [height * scale, width * scale];
+    const length = (axis, cells) => (known ? (cells * layout.stride[axis] * shown[axis]) / layout.input[axis] : shown[axis]) + "px";
+    const begin = (axis) => (known && layout.start.length ? (layout.start[axis] * shown[axis]) / layout.input[axis] : 0) + "px";
     Object.assign(grid.style, { top: begin(0), left: begin(1), height: length(0, rows), width: length(1, columns) });
     const box = el("div", { class: "picture" }, image, grid);
     Object.assign(box.style, { width: width * scale + "px", height: height * scale + "px" });
@@ -383,6 +423,7 @@ var unweave = (function () {
     else if (typing) return;
     else if (event.key === "/") { query.focus(); query.select(); }
     else if (event.key === "?") $("help").showModal();
+    else if (event.key === "m" && $("maps")) showMaps();
     else if ("123".includes(event.key) && api.choose) api.choose(event.key - 1);
     else return;
     event.preventDefault();

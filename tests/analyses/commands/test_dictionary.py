@@ -21,6 +21,29 @@ def test_options_reach_the_bundle_and_a_second_call_finds_it_there(unweave, sae_
     assert said.endswith(f"open {tmp_path / 'dictionary-page' / 'index.html'}\n")
 
 
+def test_maps_are_made_after_the_bundle_and_shown(unweave, sae_file, store, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(
+        "interp.loading.load_model", lambda source: {"tiny-text": sys.modules["tiny_text"].TinyText}[source]()
+    )
+    out = tmp_path / "dictionary"
+    code, said, complaint = build(unweave, sae_file, store, out, "--maps", "norm-grad", "--maps-top", "2")
+    assert code == 0, complaint
+    about = FeatureDictionary(out).manifest["maps"]
+    assert about["asked"] == {"method": "NormGrad", "site": "embed", "top": 2, "side": 32}
+    assert said.startswith(f"{out}: 16 features\n{about['mapped']} maps by NormGrad at embed\nopen ")
+    assert '"maps":{"method":"NormGrad"' in (tmp_path / "dictionary-page/data/dictionary/table.js").read_text()
+    for words, expected in (
+        (["--maps", "NormGard"], "methods names 'NormGard', but known are "),
+        (["--maps", "NormGrad", "--maps-site", "blokcs.0"], "site is 'blokcs.0', but tiny-text has no such place; "),
+        (["--model", "tiny-text"], "--model needs --maps: "),
+    ):
+        code, said, complaint = build(unweave, sae_file, store, tmp_path / "none", *words)
+        assert (code, said) == (2, "") and complaint.startswith(f"unweave dictionary: {expected}")
+        assert complaint.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

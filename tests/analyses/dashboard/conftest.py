@@ -136,3 +136,30 @@ def pictures_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundles") / "pictures"
     FeatureDictionary.build(directions, MemoryStore(rows, geometry=geometry, items=items), path, progress=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def mapped_bundles():
+    """The module of tiny bundles beside the tests, which are no package."""
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    if "mapped_bundles" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("mapped_bundles", Path(__file__).parents[2] / "mapped_bundles.py")
+        sys.modules["mapped_bundles"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["mapped_bundles"])
+    return sys.modules["mapped_bundles"]
+
+
+@pytest.fixture(scope="session")
+def mapped_paths(mapped_bundles, tmp_path_factory):
+    """Texts, and pictures of 3 x 5 patches, with maps of their strongest firings and of no others."""
+    from analyses.dictionary.mapping import add_maps
+
+    folder, paths = tmp_path_factory.mktemp("mapped"), {}
+    for name, made in (("texts", mapped_bundles.text_case), ("pictures", mapped_bundles.image_case)):
+        case = made(folder / f"mapped-{name}")
+        add_maps(*case, method="HiResCAM", top=3, progress=False)
+        paths[name] = case.bundle.path
+    return paths

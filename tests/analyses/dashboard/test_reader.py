@@ -25,18 +25,19 @@ FLAGS = (
     "--window-size=1300,900",
 )
 BIG = 131_072
+MAPPED = ("mapped-texts", "mapped-pictures")
 
 
 @pytest.fixture(scope="module")
-def page(bundle_path, signed_path, grid_path, pictures_path, tmp_path_factory):
-    """A page of four dictionaries and a fifth that is only a table, of 131,072 features, whose chunks are missing."""
+def page(bundle_path, signed_path, grid_path, pictures_path, mapped_paths, tmp_path_factory):
+    """A page of six dictionaries and a seventh that is only a table, of 131,072 features, whose chunks are missing."""
     index = export_page(
-        [bundle_path, signed_path, grid_path, pictures_path],
+        [bundle_path, signed_path, grid_path, pictures_path, *mapped_paths.values()],
         tmp_path_factory.mktemp("page") / "page",
         title="<b>Test</b>",
     )
     data = index.parent / "data"
-    names = [{"name": name} for name in ("planted", "signed", "grid", "pictures", "big")]
+    names = [{"name": name} for name in ("planted", "signed", "grid", "pictures", *MAPPED, "big")]
     (data / "page.js").write_bytes(script("unweave.receive", None, "page", {"bundles": names}))
     (data / "big").mkdir()
     random = np.random.default_rng(0)
@@ -220,6 +221,95 @@ def test_images_lie_under_their_patches(reader, pictures_path):
             assert found == [24, f"{-6 * example['item']}px 0px", [126, 105], [126, 84], 6]
     sheet = np.asarray(Image.open(pictures_path / "items" / "sheet-0000.png"))
     assert [int(sheet[0, 6 * i, 0]) for i in range(4)] == [0, 60, 120, 180]
+
+
+def liveliest(path):
+    """A feature of a bundle that has maps, its examples as the page lists them, and its maps."""
+    bundle = FeatureDictionary(path)
+    feature = int(np.argmax([len(bundle.maps(f)) for f in range(len(bundle))]))
+    return feature, [e for e in bundle.feature(feature) if e["bin"] == "top"], bundle.maps(feature)
+
+
+def spelled(value):
+    """A number as the page writes it, for those that are not tiny."""
+    return f"{value:.3g}" if 0.01 <= abs(value) < 100 else None
+
+
+def test_maps_lie_beside_the_heat_of_pictures(reader, mapped_paths):
+    feature, examples, maps = liveliest(mapped_paths["pictures"])
+    reader.open(f"#mapped-pictures/{feature}")
+    shown = reader.js(
+        "const place = (n) => { const b = n.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; };"
+        "return [...document.querySelectorAll('.example')].map((e) => {"
+        " const [heat, map] = e.querySelectorAll('.picture');"
+        " return map ? [place(heat), place(map), place(map.querySelector('.grid')),"
+        "  [...map.querySelectorAll('.tok')].map((t) => [t.className, t.style.getPropertyValue('--m'), t.dataset.tip])]"
+        "  : null; })"
+    )
+    assert len(shown) == len(examples)
+    largest = max(np.abs(one).max() for one in maps.values())
+    for found, example in zip(shown, examples, strict=True):
+        one = maps.get((example["item"], example["position"]))
+        assert (found is None) == (one is None) == (example["rank"] >= 3)
+        if found is None:
+            continue
+        heat, beside, grid, cells = found
+        assert beside[0] > heat[0] + heat[2] and beside[1:] == heat[1:] and grid == beside
+        for k, (value, (name, share, tip)) in enumerate(zip(one.ravel(), cells, strict=True)):
+            assert ("up" in name, "down" in name) == (value > 0, value < 0)
+            assert share == (f"{100 * abs(value) / largest:.1f}%" if value else "")
+            assert tip.endswith(f" from row {k // 5}, column {k % 5}")
+            assert tip.split(" ")[0] == (spelled(value) or tip.split(" ")[0])
+    legend = reader.texts(".legend.map")[0]
+    assert legend.endswith("HiResCAM at embed, beside") and spelled(largest) in legend
+    assert reader.errors() == []
+
+
+def test_maps_underline_the_tokens_that_a_firing_comes_from(reader, mapped_paths):
+    feature, examples, maps = liveliest(mapped_paths["texts"])
+    reader.open(f"#mapped-texts/{feature}")
+    shown = reader.js(
+        "return [...document.querySelectorAll('.example')].map((e) => [[...e.querySelectorAll('.tok')].map((t) =>"
+        " [t.style.getPropertyValue('--m'), t.dataset.tip, getComputedStyle(t).borderBottomWidth]),"
+        " (e.querySelector('.beyond') || {}).textContent])"
+    )
+    largest = max(np.abs(one).max() for one in maps.values())
+    for (tokens, beyond), example in zip(shown, examples, strict=True):
+        one = maps.get((example["item"], example["position"]))
+        for place, (share, tip, width) in enumerate(tokens):
+            value = 0 if one is None else one[example["start"] + place]
+            assert ("   map " in tip) == (one is not None)
+            assert float(share.rstrip("%") or 0) == pytest.approx(100 * np.sqrt(abs(value) / largest), abs=0.06)
+            assert width == ("3px" if value else "0px")
+        outside = 0 if one is None else one.sum() - one[example["start"] :][: len(tokens)].sum()
+        assert (beyond is None) == (abs(outside) < 1e-6)
+    assert reader.texts(".legend.map")[0].endswith("HiResCAM at embed, underlined (square-root scale)")
+    assert reader.errors() == []
+
+
+def test_a_key_and_a_button_hide_the_maps_and_every_feature_remembers(reader, mapped_paths):
+    feature, *_ = liveliest(mapped_paths["pictures"])
+    seen = "return document.querySelector('.picture.map').getBoundingClientRect().width > 0"
+    reader.open(f"#mapped-pictures/{feature}")
+    assert (
+        reader.js(seen) and reader.js("return document.getElementById('maps').getAttribute('aria-pressed')") == "true"
+    )
+    assert reader.js("return document.querySelector('#help .if-maps').hidden") is False
+    reader.press("m")
+    assert not reader.js(seen)
+    assert reader.js("return document.getElementById('maps').getAttribute('aria-pressed')") == "false"
+    texts, *_ = liveliest(mapped_paths["texts"])
+    reader.js(f"location.hash = '#mapped-texts/{texts}'")
+    reader.settle("document.querySelector('.window .up')")
+    color = "return getComputedStyle(document.querySelector('.window .up')).borderBottomColor"
+    assert reader.js(color) == "rgba(0, 0, 0, 0)"
+    reader.js("document.getElementById('maps').focus(); document.activeElement.click()")
+    assert reader.js(color) != "rgba(0, 0, 0, 0)"
+    reader.open("#planted/0")
+    assert reader.js("return document.getElementById('maps')") is None
+    assert reader.js("return document.querySelector('#help .if-maps').hidden") is True
+    reader.press("m")
+    assert reader.errors() == []
 
 
 def test_filters_combine(reader, bundle_path):

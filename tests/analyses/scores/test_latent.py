@@ -46,6 +46,24 @@ def test_codes_are_gathered_over_positions_that_hold_data(rows: torch.Tensor, sa
     torch.testing.assert_close(Latent(sae, feature, over="sum")(_run(rows, None)), own.sum(1))
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_each_example_may_have_a_feature_and_a_position_of_its_own(rows: torch.Tensor, sae: TopK, linear: bool) -> None:
+    rows = rows.detach()
+    features, at = torch.tensor([7, 3]), torch.tensor([2, 0])
+    numbers = torch.tensor([1, 0, 1])
+    inputs = Inputs({"x": rows[numbers]}, MASK[numbers])
+    model = TorchModel(torch.nn.Identity())
+    run = Pass(model, inputs, None, {SITE: rows[numbers]}, {SITE: Geometry()}, numbers, 2)
+    for over in ("sum", "max", at, 1):
+        found = Latent(sae, features, over=over, linear=linear)(run)
+        for place, number in enumerate(numbers.tolist()):
+            where = int(over[number]) if isinstance(over, torch.Tensor) else over
+            mask = MASK[number : number + 1]
+            one = Pass(model, Inputs({"x": rows}, mask), None, {SITE: rows[number : number + 1]}, {SITE: Geometry()})
+            alone = Latent(sae, int(features[number]), over=where, linear=linear)(one)
+            torch.testing.assert_close(found[place], alone[0], msg=str(over))
+
+
 def test_linear_reads_what_selection_would_hide(rows: torch.Tensor, sae: TopK) -> None:
     expected = ((rows - sae.b_dec) @ sae.W_enc + sae.b_enc)[:, :, 5]
     torch.testing.assert_close(Latent(sae, 5, over="sum", linear=True)(_run(rows, None)), expected.sum(1))
@@ -74,6 +92,14 @@ def test_a_probe_is_a_score_with_a_gradient(rows: torch.Tensor, sae: TopK, throu
 def test_what_cannot_be_read_is_refused(rows: torch.Tensor, sae: TopK) -> None:
     with pytest.raises(ValueError, match="feature is 12, but the dictionary has 12: choose from 0..11"):
         Latent(sae, 12)
+    with pytest.raises(ValueError, match=r"feature is tensor\(\[ 3, 12\]\), but the dictionary has 12"):
+        Latent(sae, torch.tensor([3, 12]))
+    with pytest.raises(
+        ValueError, match="feature has 3 entries, but there are 2 examples: give one feature an example"
+    ):
+        Latent(sae, torch.tensor([1, 2, 3]))(_run(rows))
+    with pytest.raises(ValueError, match=r"over is \[0, 4\], but layer has positions 0 to 3: give these"):
+        Latent(sae, 0, over=torch.tensor([0, 4]))(_run(rows))
     with pytest.raises(ValueError, match="holds vectors of width 5, but the directions read 6"):
         Latent(sae, 0)(_run(rows[..., :5]))
     sae.site = None
