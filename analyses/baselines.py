@@ -9,7 +9,7 @@ from analyses.running import Runner
 from interp.captured import channels_last
 from interp.types import Inputs
 
-Baseline = Inputs | Float[Tensor, " d"] | None
+Baseline = Inputs | Float[Tensor, " d"] | float | None
 
 
 def baseline_values(runner: Runner, baseline: Baseline) -> Tensor:
@@ -17,15 +17,15 @@ def baseline_values(runner: Runner, baseline: Baseline) -> Tensor:
 
     Args:
         runner: Examples at a site, whichever of all run together.
-        baseline: Other inputs of the same shape, one for each example asked about; one vector for all positions; or
-            None for 0.
+        baseline: Other inputs of the same shape, one for each example asked about; one vector for all positions, or one
+            number for all activations; or None for 0.
 
     Raises:
         ValueError: If the baseline has another shape, or holds data at other positions.
     """
     values = runner.values
-    if baseline is None:
-        return torch.zeros_like(values)
+    if baseline is None or isinstance(baseline, int | float):
+        return torch.full_like(values, baseline or 0)
     if isinstance(baseline, Inputs):
         return _of_inputs(runner, baseline)
     base = values.clone()

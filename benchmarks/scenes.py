@@ -56,6 +56,7 @@ OWN: dict[str, list[str | Method]] = {
     "glyph-resnet": ["LRP"],
     "glyph-vit": ["AttnLRP"],
 }
+_HITS = "PointingGame"
 JUDGES = (PointingGame(), LocalisationIoU(), ParameterRandomisation(draws=1))
 
 
@@ -153,6 +154,12 @@ def maps(name: str, n: int, few: int) -> Iterator[dict[str, Any]]:
             values = torch.cat([part.values[site, method][title] for part in parts])
             line = {"kind": "maps", "encoder": name, "score": score_name, "site": site, "method": method}
             yield line | {"judge": title, **_mean(values), "accuracy": sum(told[score_name]) / len(SEEDS)}
+        if method == "NormGrad":
+            other = found[score_name, site, "GradCAM"]
+            pairs = zip(parts, other, strict=True)
+            values = torch.cat([a.values[site, method][_HITS] - b.values[site, "GradCAM"][_HITS] for a, b in pairs])
+            line = {"kind": "difference", "encoder": name, "score": score_name, "site": site}
+            yield line | {"method": "NormGrad less GradCAM", "judge": _HITS, **_mean(values)}
 
 
 def _first(score: Any, few: int) -> Any:

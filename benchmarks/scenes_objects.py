@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from scenes import JUDGES, SEEDS, _mean, drawn, encoder, given
 from torch import Tensor
 
+from analyses.discovering import described
 from analyses.judging import Judgement, judge
 from analyses.scores.latent import Latent
 from analyses.segmentation.attention_maps import AttentionMaps
@@ -46,7 +47,7 @@ def segments(name: str, n: int) -> Iterator[dict[str, Any]]:
     for site, method in asked:
         values = torch.cat([_overlaps(model, part, site, method) for part in rows])
         tuned = " (tuned on other scenes)" if (site, method) == best else ""
-        yield _line(name, site, f"{method}".replace("()", "") + tuned, values)
+        yield _line(name, site, described(method, ()) + tuned, values)
     grid = model.geometry(model.site(best[0]), given(model, rows[0][:1])).grid
     for title, answer in _TRIVIAL.items():
         yield _line(name, "-", title, torch.cat([_iou(answer(part, grid), _truth(part)) for part in rows]))

@@ -117,7 +117,7 @@ def run(arguments: Arguments) -> None:
     model = load_model(arguments.model, device=device)
     for site in arguments.sites:  # A mistyped one is found before a dataset is read.
         model.site(site)
-    dataset, labels = _dataset(arguments, pictures=hasattr(model, "preprocessing"))
+    dataset, labels = dataset_of(arguments, pictures=hasattr(model, "preprocessing"))
     options: dict[str, Any] = {name: getattr(arguments, name) for name in _SAME_NAME}
     exact, progress = not arguments.inexact, not arguments.quiet
     found: Any = harvest(
@@ -126,8 +126,16 @@ def run(arguments: Arguments) -> None:
     print(found if arguments.dry_run else _told(arguments.out, found))
 
 
-def _dataset(arguments: Arguments, *, pictures: bool) -> tuple[Any, tuple[str, ...]]:
-    """The dataset, and the columns kept as labels."""
+def dataset_of(arguments: Arguments, *, pictures: bool) -> tuple[Any, tuple[str, ...]]:
+    """The dataset that the arguments name, and the columns kept as labels.
+
+    Args:
+        arguments: Of the command.
+        pictures: Whether a folder is one of pictures.
+
+    Raises:
+        ValueError: If a split is unknown, or nothing can be read there.
+    """
     name, colon, split = arguments.dataset.partition(":")
     if name in _EMBEDDED and not Path(arguments.dataset).exists():
         split = split if colon else arguments.split

@@ -110,8 +110,8 @@ def _check(maps: Maps, examples: Sequence[int]) -> None:
     for (site, _), values in maps.values.items():
         if values.ndim != lead + 2:
             raise ValueError(
-                f"maps of {site} have {values.ndim - lead} axes, but a picture has two: print those of texts token by "
-                "token, or choose a slice of a volume."
+                f"maps of {site} have {values.ndim - lead} axes, but a picture has two: draw those of texts with "
+                "analyses.plots.map_texts, or choose a slice of a volume."
             )
 
 

@@ -46,8 +46,8 @@ def segment_examples(
         )
     if segments.masks.ndim != 4:
         raise ValueError(
-            f"masks of {segments.site} have {segments.masks.ndim - 2} axes, but a picture has two: print those of "
-            "texts token by token, or choose a slice of a volume."
+            f"masks of {segments.site} have {segments.masks.ndim - 2} axes, but a picture has two: read those of "
+            "texts from masks, or choose a slice of a volume."
         )
     grown = segments.geometry.stride and segments.geometry.input_size
     objects = segments.upsampled() if grown else segments

@@ -3,7 +3,13 @@ from typing import Any
 import pytest
 import torch
 
+from analyses.attributing import attribute
 from analyses.attribution.integrated_gradients import IntegratedGradients
+from analyses.embeddings import embedding_of
+from analyses.scores.similarity import Similarity
+from interp.capturing import capture
+from interp.data.glyphs import glyphs
+from interp.loading import load_model
 
 
 def test_of_a_quadratic_score_it_is_exact_with_one_step(pictures: Any) -> None:
@@ -40,3 +46,29 @@ def test_a_baseline_is_where_the_way_begins(pictures: Any) -> None:
 def test_no_step_is_refused() -> None:
     with pytest.raises(ValueError, match="steps is 0, but an integral needs a point"):
         IntegratedGradients(steps=0)
+
+
+@pytest.mark.parametrize("name", ["glyph-resnet", "glyph-vit"])
+def test_the_gap_of_a_real_model_closes(name: str) -> None:
+    model = load_model(name)
+    inputs = model.collate([item["image"] for item in glyphs("held_out")[:2]])
+    score = Similarity(embedding_of(model, inputs)[0])
+    kinds = [IntegratedGradients(steps=steps) for steps in (10, 200)]
+    coarse, fine = (details["gap"].abs() for details in _details(model, inputs, "input", score, kinds))
+    assert float(fine.mean()) < 0.1 * float(coarse.mean())
+
+
+def test_before_a_layer_norm_another_baseline_is_needed() -> None:
+    model = load_model("glyph-vit")
+    inputs = model.collate([item["image"] for item in glyphs("held_out")[:2]])
+    score, acts = Similarity(embedding_of(model, inputs)[0]), capture(model, inputs, "embed").vectors("embed")
+    middle = acts.mean((0, 1))
+    kinds = [IntegratedGradients(200), *(IntegratedGradients(steps, middle) for steps in (10, 100))]
+    at_0, coarse, fine = (details["gap"].abs() for details in _details(model, inputs, "embed", score, kinds))
+    assert float(fine.mean()) < 0.1 * float(at_0.mean()) and float(fine.mean()) < float(coarse.mean())
+
+
+def _details(model: Any, inputs: Any, site: str, score: Any, kinds: list[Any]) -> list[dict[str, torch.Tensor]]:
+    return [
+        dict(next(iter(attribute(model, inputs, site, score=score, methods=[kind]).details.values()))) for kind in kinds
+    ]

@@ -57,7 +57,7 @@ def test_documentation_is_a_dataset(monkeypatch, tmp_path):
 
     def dataset(**words):
         given = {"model": "m", "sites": ("a",), "out": tmp_path, "dataset": "documentation"} | words
-        return harvest._dataset(harvest.Arguments(**given), pictures=False)
+        return harvest.dataset_of(harvest.Arguments(**given), pictures=False)
 
     assert dataset() == (["a text"], ("package", "module", "kind"))
     assert asked == {"split": "train", "max_items": None}

@@ -67,5 +67,7 @@ def test_what_cannot_be_drawn_is_refused(maps: Maps) -> None:
     with pytest.raises(ValueError, match="examples are \\[\\], but maps"):
         map_examples(maps, examples=[])
     words = Maps({("a", "m"): torch.rand(2, 9)}, None, {"a": Geometry()})
-    with pytest.raises(ValueError, match="maps of a have 1 axes, but a picture has two"):
+    with pytest.raises(
+        ValueError, match=r"maps of a have 1 axes, but a picture has two: draw those of texts with .*map_texts"
+    ):
         map_matrix(words)
