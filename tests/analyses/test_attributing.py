@@ -74,11 +74,13 @@ def text() -> tuple[TorchModel, Inputs, list[int]]:
     return TorchModel(Sequences().double()), Inputs({"input_ids": ids, "attention_mask": mask}, mask), lengths
 
 
-def _every() -> list[str]:
+def _every() -> list[Any]:
     """The methods that a small model of any kind is enough for: not those that are made of attention patterns."""
     known = {name: kind for name, kind in methods().items() if not getattr(kind, "attends", False)}
     # Nor those that ask for a certain layer, for pixels, or for a module for each activation.
-    return [name for name in known if name not in ("CAM", "DeepLIFT", "FullGrad", "NormGradConv", "RISE", "ScoreCAM")]
+    without = ("CAM", "DeepLIFT", "FullGrad", "NormGradConv", "RISE", "ScoreCAM")
+    small: dict[str, Any] = {"KernelSHAP": {"samples": 40, "cells": 3}, "IntegratedGradients": {"steps": 5}}
+    return [kind(**small.get(name, {})) for name, kind in known.items() if name not in without]
 
 
 def _everything(model: TorchModel) -> Any:
