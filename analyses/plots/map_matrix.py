@@ -79,7 +79,8 @@ def map_examples(
     """
     shown = [number for number in examples if number < len(maps)] if isinstance(examples, range) else list(examples)
     _check(maps, shown)
-    rows = [(site, feature, method) for site, feature in _rows(maps) for method in maps.methods]
+    places, values = _rows(maps), maps.values
+    rows = [(site, feature, method) for site, feature in places for method in maps.methods if (site, method) in values]
     figure, axes = _grid(len(rows), len(shown))
     for (site, feature, method), line in zip(rows, axes, strict=True):
         drawn = [_Drawn.of(maps, (site, method), number, feature, smooth=smooth) for number in shown]
