@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from analyses.faithfulness.base import Case, Judge, over_runs
 from analyses.running import Runner
 from interp.stores.shuffling import counter_key
 
@@ -19,8 +20,8 @@ _WIDTH = 5.0  # of the blur, in positions: RISE's for pictures of 224
 
 
 @dataclass(frozen=True)
-class Hiding:
-    """What takes the place of positions, and how many at a time.
+class Hiding(Judge):
+    """The mean score while positions are taken away step by step, in the order of a map, `largest` values first or last.
 
     Args:
         steps: Parts that positions are taken away in.
@@ -34,6 +35,9 @@ class Hiding:
     steps: int = 16
     baseline: Baseline = "mean"
 
+    sanity: ClassVar[bool] = True
+    largest: ClassVar[bool]
+
     def __post_init__(self) -> None:
         if self.steps < 1 or self.baseline not in BASELINES:
             raise ValueError(
@@ -41,17 +45,18 @@ class Hiding:
                 f"baseline is one of {', '.join(BASELINES)}: choose such."
             )
 
-    def curve(
-        self, runner: Runner, maps: Float[Tensor, " b *grid"], *, largest: bool
-    ) -> Float[Tensor, "b steps_plus_1"]:
-        """The score with nothing hidden, and after each step, until all is.
+    def __call__(self, case: Case) -> Float[Tensor, " b"]:
+        """The areas under the curves."""
+        return over_runs(case, lambda runner, maps: areas(self.curve(runner, maps)))
+
+    def curve(self, runner: Runner, maps: Float[Tensor, " b *grid"]) -> Float[Tensor, "b steps_plus_1"]:
+        """The score with nothing hidden, and after each step, until all is. Equal values go by their place.
 
         Args:
             runner: The examples, where positions are hidden.
             maps: Their maps.
-            largest: Hide the largest values first; else the smallest. Equal values go by their place.
         """
-        order = maps.flatten(1).argsort(dim=1, descending=largest, stable=True)
+        order = maps.flatten(1).argsort(dim=1, descending=self.largest, stable=True)
         rank = order.argsort(dim=1)
         hidden = (rank < self._count(step, rank.shape[1]) for step in range(self.steps + 1))
         return torch.stack(list(runner.scores_of(covered(runner, hidden, self.baseline))), dim=1)

@@ -3,24 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from analyses.faithfulness.base import Case, Judge, over_runs
-from analyses.faithfulness.hiding import Hiding, areas
+from analyses.faithfulness.hiding import Hiding
 
 
 @dataclass(frozen=True)
-class Insertion(Hiding, Judge):
+class Insertion(Hiding):
     """The mean score while positions are put back into the baseline, the largest values of the map first.
 
     In units of the score. Pixels where the input has a grid, else the activations that were mapped.
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    sanity: ClassVar[bool] = True
-
-    def __call__(self, case: Case) -> Float[Tensor, " b"]:
-        """The areas under the curves."""
-        # Putting back the largest first is taking away the smallest first, read from the end.
-        return over_runs(case, lambda runner, maps: areas(self.curve(runner, maps, largest=False)))
+    # Putting back the largest first is taking away the smallest first, read from the end.
+    largest: ClassVar[bool] = False

@@ -1,6 +1,9 @@
 """Small models in float64 and a runner of each: pictures at the input, tokens at their embeddings; patches and words of
 transformers that show their attention."""
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,17 +55,13 @@ def pictures() -> Any:
     return runner
 
 
-@pytest.fixture
-def texts() -> Any:
-    """Likewise at the embeddings of tokens of several lengths."""
+def _tokens(model: Any) -> Any:
+    """From some of four texts of several lengths and a batch size to a runner at their embeddings."""
     from analyses.passes import Examples, Scorer
     from analyses.running import Runner
     from analyses.scores.class_logit import ClassLogit
-    from interp.models.torch_module import TorchModel
     from interp.types import Inputs, Site
 
-    torch.manual_seed(0)
-    model = TorchModel(Sequences().double())
     mask = torch.arange(5) < torch.tensor([5, 2, 4, 1])[:, None]
     ids = torch.randint(0, 20, (4, 5), generator=torch.Generator().manual_seed(1))
     inputs = Inputs({"input_ids": ids, "attention_mask": mask}, mask)
@@ -72,6 +71,15 @@ def texts() -> Any:
         return Runner(Scorer(model, ClassLogit(1)), examples, Site("embed"), batch_size=batch_size)
 
     return runner
+
+
+@pytest.fixture
+def texts() -> Any:
+    """Likewise at the embeddings of tokens of several lengths."""
+    from interp.models.torch_module import TorchModel
+
+    torch.manual_seed(0)
+    return _tokens(TorchModel(Sequences().double()))
 
 
 class Attention(nn.Module):
@@ -171,19 +179,15 @@ def patches() -> Any:
 @pytest.fixture
 def words() -> Any:
     """Likewise at the embeddings of tokens of several lengths, of a transformer without a class token."""
-    from analyses.passes import Examples, Scorer
-    from analyses.running import Runner
-    from analyses.scores.class_logit import ClassLogit
-    from interp.types import Inputs, Site
-
     torch.manual_seed(0)
-    model = _showing(Words().double())
-    mask = torch.arange(5) < torch.tensor([5, 2, 4, 1])[:, None]
-    ids = torch.randint(0, 20, (4, 5), generator=torch.Generator().manual_seed(1))
-    inputs = Inputs({"input_ids": ids, "attention_mask": mask}, mask)
+    return _tokens(_showing(Words().double()))
 
-    def runner(chosen: slice = slice(None), batch_size: int = 32) -> Runner:
-        examples = Examples.all(inputs).some(torch.arange(4)[chosen])
-        return Runner(Scorer(model, ClassLogit(1)), examples, Site("embed"), batch_size=batch_size)
 
-    return runner
+@pytest.fixture(scope="session")
+def mapped_bundles():
+    """The module of tiny bundles beside the tests, which are no package."""
+    if "mapped_bundles" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("mapped_bundles", Path(__file__).parents[1] / "mapped_bundles.py")
+        sys.modules["mapped_bundles"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["mapped_bundles"])
+    return sys.modules["mapped_bundles"]

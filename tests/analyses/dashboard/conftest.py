@@ -139,20 +139,6 @@ def pictures_path(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def mapped_bundles():
-    """The module of tiny bundles beside the tests, which are no package."""
-    import importlib.util
-    import sys
-    from pathlib import Path
-
-    if "mapped_bundles" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("mapped_bundles", Path(__file__).parents[2] / "mapped_bundles.py")
-        sys.modules["mapped_bundles"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["mapped_bundles"])
-    return sys.modules["mapped_bundles"]
-
-
-@pytest.fixture(scope="session")
 def mapped_paths(mapped_bundles, tmp_path_factory):
     """Texts, and pictures of 3 x 5 patches, with maps of their strongest firings and of no others."""
     from analyses.dictionary.mapping import add_maps

@@ -74,17 +74,3 @@ def store():
 def contents():
     """Every file of a bundle, by name."""
     return lambda path: {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture(scope="session")
-def mapped_bundles():
-    """The module of tiny bundles beside the tests, which are no package."""
-    import importlib.util
-    import sys
-    from pathlib import Path
-
-    if "mapped_bundles" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("mapped_bundles", Path(__file__).parents[2] / "mapped_bundles.py")
-        sys.modules["mapped_bundles"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["mapped_bundles"])
-    return sys.modules["mapped_bundles"]

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from analyses.faithfulness.base import Case
 from analyses.faithfulness.deletion import Deletion
-from analyses.faithfulness.hiding import Hiding, areas, covered, random_cells
+from analyses.faithfulness.hiding import areas, covered, random_cells
 from analyses.faithfulness.insertion import Insertion
 from interp.models.torch_module import TorchModel
 from interp.types import Inputs, Site
@@ -28,7 +28,7 @@ class Sums(nn.Module):
 def test_curves_equal_a_loop_over_pictures_and_steps(baseline: Any, case: Any) -> None:
     given = case()
     ((runner, maps),) = given.runs()
-    found = Hiding(steps=5, baseline=baseline).curve(runner, maps, largest=True)
+    found = Deletion(steps=5, baseline=baseline).curve(runner, maps)
     for i, x in enumerate(given.inputs.tensors["x"]):
         order = sorted(range(42), key=lambda place: -float(maps[i].flatten()[place]))
         for step in range(6):
