@@ -14,4 +14,8 @@ class Deletion(Hiding):
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"
-    largest: ClassVar[bool] = True
+
+    @property
+    def largest(self) -> bool:
+        """Whether the largest values go first."""
+        return True

@@ -1,5 +1,6 @@
 """Scores while positions are taken away, or put back, in the order of a map."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -21,7 +22,7 @@ _WIDTH = 5.0  # of the blur, in positions: RISE's for pictures of 224
 
 @dataclass(frozen=True)
 class Hiding(Judge):
-    """The mean score while positions are taken away step by step, in the order of a map, `largest` values first or last.
+    """The mean score while positions are taken away step by step, the largest values of a map first or last.
 
     Args:
         steps: Parts that positions are taken away in.
@@ -36,7 +37,6 @@ class Hiding(Judge):
     baseline: Baseline = "mean"
 
     sanity: ClassVar[bool] = True
-    largest: ClassVar[bool]
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.baseline not in BASELINES:
@@ -44,6 +44,11 @@ class Hiding(Judge):
                 f"steps is {self.steps} and baseline {self.baseline!r}, but at least one step is needed, and a "
                 f"baseline is one of {', '.join(BASELINES)}: choose such."
             )
+
+    @property
+    @abstractmethod
+    def largest(self) -> bool:
+        """Whether the largest values go first."""
 
     def __call__(self, case: Case) -> Float[Tensor, " b"]:
         """The areas under the curves."""

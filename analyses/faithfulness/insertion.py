@@ -14,5 +14,9 @@ class Insertion(Hiding):
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    # Putting back the largest first is taking away the smallest first, read from the end.
-    largest: ClassVar[bool] = False
+
+    @property
+    def largest(self) -> bool:
+        """Whether the largest values go first."""
+        # Putting back the largest first is taking away the smallest first, read from the end.
+        return False
