@@ -1,4 +1,4 @@
-"""EmbeddingCAM is GradCAM of the similarity to a reference: there is no class of that name."""
+"""EmbeddingCAM is GradCAM of the similarity to a reference: `analyses.embedding_cam` makes it so."""
 
 import pytest
 import torch
