@@ -15,8 +15,8 @@ from analyses.scores.base import Pass, Score
 class Similarity(Score):
     """How near each example's embedding lies to that of a reference, which is held fixed.
 
-    GradCAM of it, by the dot product, is EmbeddingCAM (`analyses.embedding_cam`): the reference is the paper's proxy, the
-    embedding of one example or the mean of a group's normalised ones. Where an embedding is the mean of a layer's
+    GradCAM of it, by the dot product, is EmbeddingCAM (`analyses.embedding_cam`): the reference is the paper's proxy,
+    the embedding of one example or the mean of a group's normalised ones. Where an embedding is the mean of a layer's
     positions, the map is each position's inner product with the reference, over their number, and HiResCAM's is the
     same. Both are linear in the score, so that maps of subspaces (`channels`, one a learner) add up.
 
