@@ -148,7 +148,8 @@ class _Canvas:
         """Draw the maps of some examples at a site that are made by running the model."""
         examples = runner.examples.numbers
         self.geometries[str(runner.site)] = runner.geometry
-        if self.scores is None or bool(self.scores[examples.to(self.scores.device)].isnan().any()):
+        known = self.scores is not None and not bool(self.scores[examples.to(self.scores.device)].isnan().any())
+        if not known and any(method.scored for method in methods.values()):
             self._keep_scores(examples, runner.scores())
         for name, method in methods.items():
             maps, details = method.measured(runner)

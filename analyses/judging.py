@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from analyses.attributing import attribute
@@ -58,6 +58,9 @@ class Judgement:
         sign = 1 if self.judges[judge].better == "higher" else -1
         return max(self.values, key=lambda key: sign * float(self.values[key][judge].double().mean()))
 
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         """A table in Markdown: means with their intervals, an arrow to what is better, and which checks fail."""
         arrows = {"higher": "↑", "lower": "↓"}
@@ -82,10 +85,11 @@ def judge(
     site: str | Site | Sequence[str | Site],
     *,
     score: Score | Callable[[Any], Tensor] | None = None,
-    truth: Bool[Tensor, " b *whole"] | None = None,
+    truth: Shaped[Tensor, " b *whole"] | None = None,
     other: Score | Callable[[Any], Tensor] | None = None,
     judges: Sequence[str | Judge] | None = None,
     batch_size: int = 32,
+    progress: bool = True,
 ) -> Judgement:
     """Judge ways of making maps on some examples; `print` the result for a table.
 
@@ -105,6 +109,7 @@ def judge(
         judges: Which, by name or made with arguments; by default the sanity checks that apply, insertion and deletion,
             and those that need the truth where it is given.
         batch_size: Examples that run at once.
+        progress: Whether to show a bar.
 
     Raises:
         ValueError: If a name is unknown, a judge lacks what it needs, or maps cannot be made.
@@ -116,13 +121,13 @@ def judge(
     sites = [model.site(one) for one in ([site] if isinstance(site, str | Site) else site)]
     found: dict[Key, dict[str, Tensor]] = {}
     made_by = [(where, name, maker) for where in sites for name, maker in _attributors(attributor, where, batch_size)]
-    with Progress("judging", total=len(made_by) * len(called), unit="judge") as progress:
+    with Progress("judging", total=len(made_by) * len(called), unit="judge", shown=progress) as bar:
         for where, name, maker in made_by:
             case = Case(maker, model, inputs, kept, where, truth, other, batch_size)
             numbers = found[str(where), name] = {}
             for title, one in called.items():
                 numbers[title] = one(case)
-                progress.update(1)
+                bar.update(1)
     return Judgement(found, called)
 
 

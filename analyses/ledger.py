@@ -78,6 +78,7 @@ class Ledger:
             ("error", float(self.error.sum(dim=1).mean())),
             ("bias", float(self.bias.sum(dim=1).mean())),
             ("residual", float(self.residual.mean())),
+            ("size of residuals", float(self.residual.abs().mean())),
             ("change of the score", float(self.change.mean())),
         ]
         return "\n".join(f"{name:>20} {value:+.6g}" for name, value in lines)

@@ -24,8 +24,15 @@ def chosen(asked: Sequence[str | Method]) -> dict[str, Method]:
     Raises:
         ValueError: If there is no such method, none is asked for, or one twice.
     """
-    known = methods()
-    found = {described(method, _KINDS): method for method in (made(one, known, "methods") for one in asked)}
-    if len(found) < max(len(asked), 1):
-        raise ValueError(f"methods is {list(asked)}, but at least one is needed, and each once: give other arguments.")
+    known, found = methods(), dict[str, Method]()
+    for one in asked:
+        method = made(one, known, "methods")
+        name = described(method, _KINDS)
+        alike = [own for own in found if own.partition("#")[0] == name]
+        if any(found[own] == method for own in alike):
+            raise ValueError(f"methods is {list(asked)}, but {name} is there twice: ask for each once.")
+        # Two of one name hold tensors of one shape (baselines): a number tells them apart.
+        found[f"{name}#{len(alike) + 1}" if alike else name] = method
+    if not found:
+        raise ValueError("methods is empty, but at least one is needed: name some.")
     return found

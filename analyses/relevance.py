@@ -14,7 +14,7 @@ from analyses.operations import WRITTEN_OUT
 # One value in, one value out. ReLU and its kin are not among them: their gradient is that factor already.
 _CURVED = [
     *("gelu", "silu", "mish", "tanh", "sigmoid", "erf", "softplus", "elu", "celu", "selu", "hardswish", "hardsigmoid"),
-    *("hardtanh", "relu6", "log_sigmoid", "sqrt", "square"),
+    *("hardtanh", "relu6", "log_sigmoid", "sqrt", "square", "special_erf", "special_expit", "softshrink"),
 ]
 # Which arguments are multiplied by each other.
 _FACTORS: dict[str, tuple[int, ...]] = {
@@ -30,16 +30,16 @@ _NAMED = {"other", "weight", "mat1", "mat2", "batch1", "batch2", "tensor1", "ten
 def relevance_rules(modules: Iterable[nn.Module] = ()) -> Iterator[None]:
     """For as long as the block lasts, differentiate what runs so that value times gradient is relevance.
 
-    - Activations of one value, and powers: the factor `(f(x) - f(0)) / x` is held constant; it is `f'(0)` at 0.
+    - Activations of one value, and `**`: the factor `(f(x) - f(0)) / x` is held constant; it is `f'(0)` at 0.
     - Products of n values that all depend on what is differentiated: each gets an nth of its gradient.
-    - Normalisation, and any division: the denominator is held constant, and so is what `rsqrt`, `reciprocal` and
+    - Normalisation, and `/`: the denominator is held constant, and so is what `rsqrt`, `reciprocal` and
       negative powers give.
     - Fused attention, gated linear units and cosines are taken apart first.
 
     All else keeps its gradient: linear layers, convolutions and sums, ReLU and its kin, pooling, softmax. So do
-    operations that do in one step what no rule knows (recurrent layers, compiled or scripted functions), `exp`, `log`
-    and others that are no activations, and normalisation by the statistics of a batch. Values stay what they are, but
-    for rounding.
+    operations that do in one step what no rule knows (recurrent layers, compiled or scripted functions, `addcdiv`,
+    `multi_dot`), `exp`, `log` and others that are no activations, and normalisation by the statistics of a batch.
+    Values stay what they are, but for rounding.
 
     Args:
         modules: Of these, each of `transformers.activations` is one activation, though it may be written out in several
@@ -196,6 +196,6 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_FACTORS, _multiplied),
     **dict.fromkeys(("div", "divide", "true_divide"), _divided),
     **dict.fromkeys(("rsqrt", "reciprocal"), _held),
-    **{"pow": _power, "einsum": _einsum},
+    **{"pow": _power, "float_power": _power, "einsum": _einsum},
 }
 _KNOWN = _RULES.keys() | WRITTEN_OUT.keys()

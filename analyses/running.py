@@ -3,7 +3,6 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -136,7 +135,7 @@ class Runner:
         chosen = self.examples.some(examples)
         edits: dict[Site | str, Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]]] = {}
         if values is not None:
-            edits[self.site] = _Given(values)
+            edits[self.site] = Given(values)
         with edited(self.scorer.model, edits, inputs=chosen.inputs):
             return self.scorer.run(chosen, [self.site] if grads else [], grads=grads)
 
@@ -145,11 +144,16 @@ def _scores(found: Sequence[Capture]) -> Float[Tensor, " n"]:
     return torch.cat([part.scores for part in found if part.scores is not None])
 
 
-@dataclass(frozen=True)
-class _Given:
-    """An edit that puts the same tensor in the place of whatever the model made."""
+class Given:
+    """An edit that puts a tensor in the place of what the model made first, with whatever graph it has; what a module
+    makes in later runs of the same pass stays as it is, as in `capture`."""
 
-    values: Tensor
+    def __init__(self, values: Tensor) -> None:
+        self._values: Tensor | None = values
 
     def __call__(self, native: Tensor) -> Tensor:
-        return self.values.to(native)
+        """The tensor, once."""
+        if self._values is None:
+            return native
+        values, self._values = self._values, None
+        return values.to(native)

@@ -57,7 +57,7 @@ OWN: dict[str, list[str | Method]] = {
     "glyph-vit": ["AttnLRP"],
 }
 _HITS = "PointingGame"
-JUDGES = (PointingGame(), LocalisationIoU(), ParameterRandomisation(draws=1))
+JUDGES = (PointingGame(), LocalisationIoU())
 
 
 def encoder(name: str, **options: Any) -> VisionModel:
@@ -145,15 +145,17 @@ def maps(name: str, n: int, few: int) -> Iterator[dict[str, Any]]:
                 ]
             for methods, sites, these, where in runs:
                 short = _first(score, few) if len(these) == few and len(inputs) != few else score
-                judged = judge(methods, model, these, sites, score=short, truth=where, judges=JUDGES, batch_size=64)
+                judges = (*JUDGES, ParameterRandomisation(draws=1, seed=seed))  # weights of their own for each seed
+                judged = judge(methods, model, these, sites, score=short, truth=where, judges=judges, batch_size=64)
                 for site, method in judged.values:
                     found.setdefault((score_name, site, method), []).append(judged)
             print(name, seed, score_name, flush=True)
     for (score_name, site, method), parts in found.items():
-        for title in parts[0].judges:
-            values = torch.cat([part.values[site, method][title] for part in parts])
+        for place, title in enumerate(parts[0].judges):
+            values = torch.cat([list(part.values[site, method].values())[place] for part in parts])
             line = {"kind": "maps", "encoder": name, "score": score_name, "site": site, "method": method}
-            yield line | {"judge": title, **_mean(values), "accuracy": sum(told[score_name]) / len(SEEDS)}
+            line["judge"] = title.partition("(")[0]
+            yield line | _mean(values) | {"accuracy": sum(told[score_name]) / len(SEEDS)}
         if method == "NormGrad":
             other = found[score_name, site, "GradCAM"]
             pairs = zip(parts, other, strict=True)

@@ -1,14 +1,17 @@
 """Objects without labels, and maps of dictionary features whose meaning is known, on glyph scenes; see scenes.py."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from scenes import JUDGES, SEEDS, _mean, drawn, encoder, given
 from torch import Tensor
+from torch.nn import functional
 
 from analyses.discovering import described
+from analyses.faithfulness.parameter_randomisation import ParameterRandomisation
 from analyses.judging import Judgement, judge
 from analyses.scores.latent import Latent
 from analyses.segmentation.attention_maps import AttentionMaps
@@ -40,7 +43,9 @@ def segments(name: str, n: int) -> Iterator[dict[str, Any]]:
         key=lambda choice: float(_overlaps(model, tuning, *choice).mean()),
     )
     late = _READ[name][-1]
-    asked = [(late, TokenCut()), best, (late, LOST()), (late, TokenClusters(2)), (best[0], LOST())]
+    other = replace(best[1], center=not best[1].center)
+    asked = [(late, TokenCut()), (late, TokenCut(center=True)), best, (best[0], other), (best[0], TokenCut())]
+    asked += [(late, LOST()), (best[0], LOST()), (late, TokenClusters(2))]
     if name == "glyph-vit":
         asked.append(("blocks.3.attn.hook_pattern", AttentionMaps()))
     rows = [drawn(n, seed, 1) for seed in SEEDS]
@@ -90,7 +95,7 @@ def _centre(rows: list[dict[str, Any]], grid: tuple[int, ...]) -> Bool[Tensor, "
 
 
 _TRIVIAL = {
-    "all patches with ink (ceiling)": lambda rows, grid: _patches(_truth(rows), grid),
+    "all patches with ink": lambda rows, grid: _patches(_truth(rows), grid),
     "all patches with a bright pixel": _bright,
     "centre square": _centre,
     "everything": lambda rows, grid: torch.ones_like(_truth(rows)),
@@ -111,13 +116,14 @@ def latents(name: str, n: int) -> Iterator[dict[str, Any]]:
     meant = _meanings(model, site, sae, rows)
     found: dict[tuple[str, str], list[Judgement]] = {}
     for seed in SEEDS:
+        judges = (*JUDGES, ParameterRandomisation(draws=1, seed=seed))
         inputs, truth, features = _shown(model, meant, n, seed)
         score = Latent(sae, features, over="max", site=site, linear=True)
         for methods, where in (
             (["HiResCAM", "GradCAM", "NormGrad", "LayerCAM"], before),
             (["InputXGradient", "IntegratedGradients"], "input"),
         ):
-            judged = judge(methods, model, inputs, where, score=score, truth=truth, judges=JUDGES, batch_size=64)
+            judged = judge(methods, model, inputs, where, score=score, truth=truth, judges=judges, batch_size=64)
             for _, method in judged.values:
                 found.setdefault((where, method), []).append(judged)
         heat = judge(
@@ -131,9 +137,11 @@ def latents(name: str, n: int) -> Iterator[dict[str, Any]]:
         )
         found.setdefault((site, "the feature's own codes"), []).append(heat)
     for (where, method), parts in found.items():
-        for title in parts[0].judges:
-            values = torch.cat([part.values[next(k for k in part.values if k[1] == method)][title] for part in parts])
-            line = {"kind": "latents", "encoder": name, "site": where, "method": method, "judge": title}
+        for place, title in enumerate(parts[0].judges):
+            own = [part.values[next(key for key in part.values if key[1] == method)] for part in parts]
+            values = torch.cat([list(one.values())[place] for one in own])
+            line = {"kind": "latents", "encoder": name, "site": where, "method": method}
+            line["judge"] = title.partition("(")[0]
             yield line | {**_mean(values), "auc": [f"{label} {auc:.2f}" for _, label, auc in meant]}
 
 
@@ -173,11 +181,12 @@ def _inside(model: VisionModel, site: str, sae: TopK, rows: list[dict[str, Any]]
     inputs = given(model, rows)
     geometry = model.geometry(model.site(site), inputs)
     vectors = capture(model, inputs, site).vectors(site)[:, geometry.prefix :]
-    side = rows[0]["image"].shape[0] // geometry.grid[0]
+    side, before = geometry.stride[0], -min((geometry.start or (0, 0))[0], 0)
     found = []
     for row, own in zip(rows, vectors, strict=True):
         codes = sae.encode(own).dense().detach()
-        ink = torch.from_numpy(row["mask"] > 0).unflatten(2, (-1, side)).unflatten(1, (-1, side)).any(4).any(2)
+        mask = functional.pad(torch.from_numpy(row["mask"] > 0).float(), (before, 0, before, 0))
+        ink = functional.max_pool2d(mask, side, ceil_mode=True)[:, : geometry.grid[0], : geometry.grid[1]] > 0
         found += [codes[one.flatten()].amax(dim=0) for one in ink]
     return torch.stack(found)
 

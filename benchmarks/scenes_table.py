@@ -8,7 +8,7 @@ from typing import Any
 
 Line = dict[str, Any]
 _SCORES = ("class", "similarity", "principal", "InfoNCE")
-_RANDOM = "ParameterRandomisation(draws=1)"
+_RANDOM = "ParameterRandomisation"
 
 
 def cell(line: Line | None) -> str:

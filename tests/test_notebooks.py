@@ -24,4 +24,4 @@ def test_outputs_are_stripped(path: Path) -> None:
 
 
 def test_the_course_is_there() -> None:
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]

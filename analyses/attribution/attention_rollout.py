@@ -38,6 +38,7 @@ class AttentionRollout(ModelMethod):
     """
 
     attends: ClassVar[bool] = True
+    scored: ClassVar[bool] = False
 
     fuse: Literal["mean", "max", "min"] = "mean"
     residual: float = 0.5

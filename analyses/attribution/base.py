@@ -18,10 +18,12 @@ class ModelMethod(ABC):
     Maps are raw and signed, in the units that each method states, and nothing of one depends on the other examples of
     the batch. The constructor is the configuration and takes no required argument.
 
-    `attends` says whether the method is made of attention patterns, which not every model has or shows.
+    `attends` says whether the method is made of attention patterns, which not every model has or shows; `scored`
+    whether it asks for a score.
     """
 
     attends: ClassVar[bool] = False
+    scored: ClassVar[bool] = True
 
     @abstractmethod
     def measured(self, runner: Runner) -> tuple[Float[Tensor, " b *grid"], Details]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from analyses.attribution.base import ModelMethod
 from analyses.cam.base import Details
 from analyses.passes import Examples
-from analyses.running import Runner
+from analyses.running import Given, Runner
 from interp.capturing import edited, left_as_found
 
 _TWICE = (
@@ -112,7 +112,7 @@ class _Scored(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         chunk = self._chunk.some(torch.arange(len(self._chunk)).repeat(2))
         site, scorer = self._runner.site, self._runner.scorer
-        with edited(scorer.model, {site: _Put(values)}, inputs=chunk.inputs):
+        with edited(scorer.model, {site: Given(values)}, inputs=chunk.inputs):
             scores = scorer.of(scorer.forward(chunk))
         if not scores.requires_grad:
             raise ValueError(f"the score does not depend on {site}: choose an earlier site or another score.")
@@ -129,8 +129,10 @@ def _after(runner: Runner) -> list[nn.Module]:
     """The modules that run once the site is reached: before it nothing has a gradient that a rule could change.
 
     Raises:
-        ValueError: If a module without parts, whose rule would stand on both sides, runs before it too.
+        ValueError: If a module that has a rule runs on both sides.
     """
+    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+
     order, reached = list[nn.Module](), list[int]()
     with contextlib.ExitStack() as stack:
         for module in _modules(runner):
@@ -138,8 +140,7 @@ def _after(runner: Runner) -> list[nn.Module]:
         with edited(runner.scorer.model, {runner.site: _Noted(order, reached)}, inputs=runner.inputs):
             runner.some(torch.tensor([0])).scores()
     at = reached[0] if reached else 0
-    before = {module for module in order[:at] if not list(module.children())}
-    if any(module in before for module in order[at:] if not list(module.parameters())):
+    if any(type(module) in SUPPORTED_NON_LINEAR for module in {*order[:at]} & {*order[at:]}):
         raise ValueError(_TWICE.format(runner.scorer.model.name))
     return list(dict.fromkeys(order[at:]))
 
@@ -154,13 +155,3 @@ class _Noted:
     def __call__(self, native: Tensor) -> Tensor:
         self.reached.append(len(self.order))
         return native
-
-
-@dataclass(frozen=True)
-class _Put:
-    """An edit that puts a tensor in the place of what the model made, its graph with it."""
-
-    values: Tensor
-
-    def __call__(self, native: Tensor) -> Tensor:
-        return self.values.to(native)

@@ -23,7 +23,8 @@ class KernelSHAP(ModelMethod):
     Positions of a sequence are players; a grid is divided into cells, whose value is spread evenly over their
     positions. The values are those of the additive model that fits the scores of sets of players best, each set
     weighted by Shapley's kernel. They are exact where all sets fit into `samples`, and estimated from random sets and
-    their complements otherwise. The sets are the same for all examples, a function of the seed alone.
+    their complements otherwise. The sets are the same for all examples, a function of the seed alone. Padding that
+    stands elsewhere than on the right is a player too.
 
     In units of the score: a map adds up to the change of the score from the baseline; `gap` is the sum less the change,
     0 but for rounding. `residual` is how far the scores of sets are from the additive model, root mean square under

@@ -33,7 +33,8 @@ class LRP(ModelMethod):
     Rules stand on modules: linear layers and convolutions share by the rules chosen, other activations than ReLU pass
     on what they get, and so does batch normalisation, which is merged into the convolution or linear layer before it.
     All else takes gradient times value: for ReLU, sums, skips, means and pooling, modules or not, that is the epsilon
-    rule without its epsilon. Activations called as functions, LayerNorm and attention have no rule.
+    rule without its epsilon. Activations called as functions, LayerNorm, attention and the linear layers of GPT-2,
+    which are a class of their own, have no rule.
 
     In units of the score, summed over channels. A map adds up to the score but for what biases, epsilon and places
     without a rule take, which is reported as `gap`: the sum of the map less the score. The relevance of the model's
@@ -94,7 +95,7 @@ def _ruled(model: Model, method: LRP) -> Iterator[None]:
                 change = functools.partial(_shared, method)
             elif isinstance(module, _BatchNorm):
                 change = _merged
-            elif isinstance(module, _CURVED):
+            elif isinstance(module, _CURVED) or type(module).__module__ == "transformers.activations":
                 change = _passed
                 if getattr(module, "inplace", False):  # would leave nothing of its input
                     stack.callback(setattr, module, "inplace", True)
@@ -138,30 +139,35 @@ def _pass(x: Tensor, output: Tensor, slopes: Tensor) -> Tensor:
 
 
 def _merged(module: Any, x: Tensor, output: Tensor) -> Tensor:
-    """Batch normalisation: a linear layer whose output it takes directly is told what becomes of it."""
-    layer = getattr(x, "_shared_by", None)
-    if layer is not None and module.running_var is not None and len(layer.module.weight) == len(module.running_var):
-        scale = (module.running_var + module.eps).rsqrt()
-        scale = scale if module.weight is None else scale * module.weight
-        layer.scale, layer.shift = scale, -module.running_mean * scale + (0 if module.bias is None else module.bias)
-    return _passed(module, x, output)
+    """Batch normalisation: a part of the layer whose output it takes as it is, so that relevance goes straight to that
+    layer's input. What else takes the output has a share of its own."""
+    layer: Any = getattr(x, "_shared_by", None)
+    # What was written to since is another tensor, though the object is the same.
+    same = layer is not None and x._shared_at == (x._version, layer.given._version)  # type: ignore[attr-defined]
+    if not same or module.running_var is None or len(layer.module.weight) != len(module.running_var):
+        return _passed(module, x, output)
+    scale = (module.running_var + module.eps).rsqrt()
+    scale = scale if module.weight is None else scale * module.weight
+    shift = -module.running_mean * scale + (0 if module.bias is None else module.bias)
+    whole = _Layer(layer.module, layer.method, layer.given, scale, shift)
+    return _Backward.apply(layer.given, output.detach(), whole.back)
 
 
 def _shared(method: LRP, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-    layer = _Layer(module, method)
+    layer = _Layer(module, method, x)
     new = _Backward.apply(x, output.detach(), layer.back)
     if isinstance(module, _CONVOLUTIONS) or new.ndim == 2:  # whose channels are where those of a batch norm are
-        new._shared_by = layer
+        new._shared_by, new._shared_at = layer, (new._version, x._version)
     return new
 
 
 class _Layer:
-    """One run of a linear layer, and what a batch normalisation makes of its output."""
+    """One run of a linear layer on what it was given, and the batch normalisation that is a part of it."""
 
-    def __init__(self, module: Any, method: LRP) -> None:
-        self.module, self.method = module, method
-        self.scale: Tensor | None = None
-        self.shift: Tensor | None = None
+    def __init__(
+        self, module: Any, method: LRP, given: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> None:
+        self.module, self.method, self.given, self.scale, self.shift = module, method, given, scale, shift
 
     def back(self, x: Tensor, output: Tensor, slopes: Tensor) -> Tensor:
         weight, bias, relevance = self.module.weight.detach(), self.module.bias, output * slopes

@@ -59,17 +59,19 @@ class RISE(ModelMethod):
             raise ValueError(
                 f"{runner.site} has a grid of {len(grid)} axes, but RISE masks one or two: choose Occlusion."
             )
-        total, coverage = values.new_zeros(len(values), *grid), values.new_zeros(grid)
-        whole = values.new_zeros(len(values), *[1] * len(grid))
-        masks = (self.mask(number, grid).to(values) for number in range(self.masks))
+        ones = [1] * len(grid)
+        # In float64: what is left once the mean is subtracted can be small beside the sums.
+        total = torch.zeros(len(values), *grid, dtype=torch.float64, device=values.device)
+        coverage, whole = total.new_zeros(grid), total.new_zeros(len(values), *ones)
+        masks = (self.mask(number, grid).to(values.device) for number in range(self.masks))
         ours, theirs = itertools.tee(masks)
-        hidden = (self._hidden(runner, mask) for mask in theirs)
-        for mask, scores in zip(ours, runner.scores_of(hidden), strict=True):
-            scores = scores.view(whole.shape)
+        hidden = (self._hidden(runner, mask.to(values)) for mask in theirs)
+        for mask, found in zip(ours, runner.scores_of(hidden), strict=True):
+            scores = found.double().view(whole.shape)
             total, coverage, whole = total + scores * mask, coverage + mask, whole + scores
         if self.center:
             total = total - whole / self.masks * coverage
-        return total / (self.masks * self.shown), {}
+        return (total / (self.masks * self.shown)).to(values), {}
 
     def _hidden(self, runner: Runner, mask: Float[Tensor, "*grid"]) -> Tensor:
         values = runner.values.clone()

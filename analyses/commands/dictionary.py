@@ -85,6 +85,10 @@ def run(arguments: Arguments) -> None:
         raise ValueError("--labels needs --held-out: labels are judged on rows they were not chosen on; harvest some.")
     if arguments.model is not None and arguments.maps is None:
         raise ValueError("--model needs --maps: the bundle itself is made from the store; name a method (NormGrad).")
+    if arguments.maps is None and (arguments.maps_site != "embed" or arguments.maps_top != 8):
+        raise ValueError("--maps-site and --maps-top need --maps: name a method (NormGrad), or leave them out.")
+    if arguments.maps_top < 1:
+        raise ValueError(f"--maps-top is {arguments.maps_top}, but a feature has at least one map: give more.")
     sae = load(arguments.sae)
     store = stores.of_site(arguments.store, arguments.site, sae.site)
     model = None if arguments.maps is None else _model(arguments, store)

@@ -1,5 +1,6 @@
 """The examples of `unweave maps`, from what `unweave harvest` takes as a dataset."""
 
+import itertools
 import mimetypes
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ def _rows(arguments: "Arguments", *, pictures: bool) -> tuple[Any, tuple[str, ..
     kind, _ = mimetypes.guess_type(arguments.dataset)
     if pictures and str(kind).startswith("image/") and Path(arguments.dataset).is_file():
         return [{arguments.image: arguments.dataset}], ()
+    if str(kind).startswith(("image/", "text/")) and not Path(arguments.dataset).exists():
+        raise ValueError(
+            f"dataset is {arguments.dataset!r}, but there is no such file: give a picture, a folder of pictures or "
+            "a file of texts."
+        )
     asked = harvest.Arguments(
         model=arguments.model,
         dataset=arguments.dataset,
@@ -104,15 +110,22 @@ def _scenes(model: Any, arguments: "Arguments") -> tuple[Sequence[Any], tuple[st
     split: Any = arguments.dataset.partition(":")[2] or arguments.split
     if split not in _SPLITS:
         raise ValueError(f"dataset is {arguments.dataset!r} of split {split!r}: {meant(split, _SPLITS)}")
-    return scenes(arguments.limit, seed=0, size=(height, width), split=split), ()
+    drawn = scenes(2 * arguments.limit, seed=0, size=(height, width), split=split)
+    # An object at the edge may not be there any more once the model's preprocessing has cut its part out.
+    shown = (row for row in drawn if len(row["mask"]) and bool(_mask(model, row).any()))
+    return list(itertools.islice(shown, arguments.limit)), ()
 
 
 def _truth(model: Any, rows: Sequence[Any]) -> "Tensor":
     """The union of each scene's masks, brought to the model's size as its picture is."""
     import torch
 
-    masks = (row["mask"].any(axis=0).astype("uint8") * 255 for row in rows)
-    return torch.stack([model.preprocessing.fitted(mask).pixels[..., 0] > 127 for mask in masks])
+    return torch.stack([_mask(model, row) for row in rows])
+
+
+def _mask(model: Any, row: Any) -> "Tensor":
+    whole = row["mask"].any(axis=0).astype("uint8") * 255
+    return model.preprocessing.fitted(whole).pixels[..., 0] > 127
 
 
 def _fits(ready: "Ready", number: int, on_error: str) -> bool:

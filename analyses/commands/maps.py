@@ -30,8 +30,8 @@ class Arguments:
     Args:
         model: A local folder, a Hugging Face id, all-minilm-l6-v2 (comes with `unweave[demo]`), glyph-vit or
             glyph-resnet.
-        dataset: A folder of pictures or one picture, a file of text (an example a line) or JSON lines, glyphs, scenes,
-            documentation, or whatever else `unweave harvest` takes.
+        dataset: A folder of pictures or one picture, a file of text (an example a line) or JSON lines, scenes, or what
+            `unweave harvest` takes (glyphs, documentation, a Hugging Face dataset).
         out: Folder to make: maps.safetensors, maps.json, and pictures of the maps.
         sites: Where maps are made, such as blocks.3; `input` for pixels. By default the embedding of texts, the last
             block that the score depends on of pictures, and where a dictionary was made.

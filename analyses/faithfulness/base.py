@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from analyses.maps import grown
@@ -40,7 +40,7 @@ class Case:
     inputs: Inputs
     score: Any
     site: Site
-    truth: Bool[Tensor, " b *whole"] | None = None
+    truth: Shaped[Tensor, " b *whole"] | None = None
     other: Any = None
     batch_size: int = 32
 

@@ -18,15 +18,18 @@ _WEIGHTS = 6  # purpose of the counter-based generator
 
 @dataclass(frozen=True)
 class ParameterRandomisation(Judge):
-    """The rank correlation of a map with that of the same model when weights are drawn at random.
+    """The size of the rank correlation of a map with that of the same model when weights are drawn at random.
 
-    A map that stays the same shows the picture, not what was learned. A weight's entries are drawn from a normal
-    distribution of the mean and deviation that they have, so that activations keep their size; entries that are all
-    alike (of a fresh normalisation) stay. Each stage draws the weights of more modules, from the last one of the model
-    to the first; the number is the mean over stages and draws. Weights come back to the bit.
+    A map that stays the same shows the picture, not what was learned; and so does one that turns into its negative, as
+    signed maps do with the sign of a random score: hence the size, 0 to 1. A weight's entries are drawn from a normal
+    distribution of the mean and deviation that they have, so that activations keep about their size; entries that are
+    all alike (of a fresh normalisation) stay, and so do buffers (the statistics of a batch normalisation). Each stage
+    draws more of the weights, from the model's last one to its first; the number is the mean over stages and draws,
+    which are the same for all examples: an interval over examples does not hold for other draws. Weights come back to
+    the bit.
 
     Args:
-        stages: Parts that the modules are drawn in, one more at each stage; 1 for all at once.
+        stages: Parts that the weights are drawn in, one more at each stage; 1 for all at once.
         draws: How often.
         seed: Names the weights.
 
@@ -35,7 +38,7 @@ class ParameterRandomisation(Judge):
     """
 
     stages: int = 1
-    draws: int = 2
+    draws: int = 3
     seed: int = 0
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"
@@ -52,12 +55,12 @@ class ParameterRandomisation(Judge):
         for draw in range(self.draws):
             for weights in self._stages(case.model.module):
                 with replaced({weight: self._drawn(weight, draw, i) for i, weight in weights}):
-                    total += rank_correlation(case.maps, case.again(case.inputs), case.kept(case.maps))
+                    total += rank_correlation(case.maps, case.again(case.inputs), case.kept(case.maps)).abs()
                 count += 1
         return total / count
 
     def _stages(self, module: nn.Module) -> Iterator[list[tuple[int, nn.Parameter]]]:
-        """Numbered weights from the last module on, more at each stage."""
+        """Numbered weights from the last one on, more at each stage."""
         weights = [(i, weight) for i, weight in enumerate(module.parameters()) if weight.is_floating_point()][::-1]
         if not weights:
             raise ValueError("the model has no weights, but this judge draws them at random: leave it out.")

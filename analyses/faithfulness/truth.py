@@ -15,7 +15,7 @@ def beside_truth(case: Case) -> tuple[Float[Tensor, "b p"], Bool[Tensor, "b p"]]
     """
     if case.truth is None:
         raise ValueError("truth is None, but this judge compares maps with where the object is: give truth=.")
-    maps, truth = case.shown, case.truth
+    maps, truth = case.shown, case.truth.to(torch.bool)
     if truth.shape != maps.shape:
         raise ValueError(
             f"truth has shape {list(truth.shape)}, but maps of the input {list(maps.shape)}: give one mask an example, "
@@ -24,4 +24,4 @@ def beside_truth(case: Case) -> tuple[Float[Tensor, "b p"], Bool[Tensor, "b p"]]
     empty = (~truth.flatten(1).any(dim=1)).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(f"truth of examples {empty[:8]} has no position at all: leave these examples out.")
-    return maps.flatten(1), truth.flatten(1).to(maps.device, torch.bool)
+    return maps.flatten(1), truth.flatten(1).to(maps.device)

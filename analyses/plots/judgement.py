@@ -20,13 +20,15 @@ def judgement(found: Judgement) -> Figure:
         The figure; its axes are in one row.
     """
     first = next(iter(found.judges))
+    short = [name.partition("(")[0] for name in found.judges]
+    titles = short if len(set(short)) == len(short) else list(found.judges)
     sign = 1 if found.judges[first].better == "higher" else -1
     keys = sorted(found.values, key=lambda key: sign * found.interval(key[0], key[1], first).value)
     several = len({site for site, _ in keys}) > 1
     height, width = 0.26 * len(keys) + 1.1, 2.3 * len(found.judges) + 1.6
     figure, axes = plt.subplots(1, len(found.judges), figsize=(width, height), sharey=True, squeeze=False)
     places, color = np.arange(len(keys)), sns.color_palette("deep")[0]
-    for (name, judge), ax in zip(found.judges.items(), axes[0], strict=True):
+    for (name, judge), title, ax in zip(found.judges.items(), titles, axes[0], strict=True):
         for place, key in zip(places, keys, strict=True):
             one = found.interval(*key, name)
             low, high = (one.value if end is None else end for end in (one.low, one.high))
@@ -36,7 +38,7 @@ def judgement(found: Judgement) -> Figure:
         if judge.limit is not None:
             ax.axvline(judge.limit, color="0.4", linestyle="--", linewidth=1)
         arrow = "→" if judge.better == "higher" else "←"
-        ax.set_title(f"{name.partition('(')[0]} {arrow}", fontsize=9)
+        ax.set_title(f"{title} {arrow}", fontsize=9)
         ax.tick_params(labelsize=8)
         sns.despine(ax=ax)
     axes[0][0].set_yticks(places, [f"{method} · {site}" if several else method for site, method in keys], fontsize=8)

@@ -17,6 +17,7 @@ from torch import Tensor
 from analyses.maps import Maps, grown
 
 _OPACITY = 0.8
+_WIDE = 18  # letters that fit above a map
 
 
 def map_matrix(
@@ -50,7 +51,7 @@ def map_matrix(
     for (site, feature), line in zip(rows, axes, strict=True):
         line[0].set_ylabel(site if feature is None else f"feature {_number(maps, feature)}", fontsize=9)
     for method, ax in zip(maps.methods, axes[0], strict=True):
-        ax.set_title(method, fontsize=9)
+        ax.set_title(_wrapped(method), fontsize=9)
     return figure
 
 
@@ -88,7 +89,7 @@ def map_examples(
         for part, ax in zip(drawn, line, strict=True):
             part.draw(ax, pictures, signed=signed, most=most)
         of = site if feature is None else f"feature {_number(maps, feature)}"
-        line[0].set_ylabel(f"{of}\n{method}", fontsize=8)
+        line[0].set_ylabel(f"{of}\n{_wrapped(method)}", fontsize=8)
     for number, ax in zip(shown, axes[0], strict=True):
         ax.set_title("" if maps.scores is None else f"{float(maps.scores[number]):.3g}", fontsize=9)
     return figure
@@ -97,6 +98,11 @@ def map_examples(
 def _rows(maps: Maps) -> list[tuple[str, int | None]]:
     places = [None] if maps.features is None else list(range(len(maps.features)))
     return [(site, place) for site in maps.sites for place in places]
+
+
+def _wrapped(method: str) -> str:
+    """A method's arguments below its name, a line each, so that names do not run into each other."""
+    return method if len(method) <= _WIDE else method.replace("(", "\n(", 1).replace(", ", ",\n")
 
 
 def _number(maps: Maps, place: int) -> int:
@@ -153,8 +159,8 @@ class _Drawn:
 
     @property
     def most(self) -> float:
-        """The largest size of a value; 1 where all are 0."""
-        return float(np.abs(self.heat).max()) or 1.0
+        """The largest size of a value."""
+        return float(np.abs(self.heat).max())
 
     @property
     def signed(self) -> bool:
@@ -162,8 +168,8 @@ class _Drawn:
         return float(self.heat.min()) < -1e-6 * self.most
 
     def draw(self, ax: Axes, pictures: Tensor | None, *, signed: bool, most: float) -> None:
-        """Draw it over its picture, on a scale to `most`."""
-        h, w = self.size
+        """Draw it over its picture, on a scale to `most`, or to 1 where all are 0."""
+        (h, w), most = self.size, most or 1.0
         ax.set(xticks=[], yticks=[])
         sns.despine(ax=ax, left=True, bottom=True)
         if pictures is not None:

@@ -21,6 +21,7 @@ from analyses.plots.token_rows import TokenRow, chosen_examples, ink, token_rows
 _FONT = 9
 _COLUMN, _LINE = 0.602 * _FONT / 72, 1.7 * _FONT / 72  # inches; DejaVu Sans Mono is 0.602 em wide
 _SCORE, _TITLE, _GAP, _LEGEND, _MARGIN = 0.17, 0.22, 0.18, 0.34, 0.15
+_DPI = 110  # letters and their grounds drift apart at the 72 of notebooks
 _LEGENDS = 3  # beside each other
 
 
@@ -52,7 +53,7 @@ def map_texts(
     laid = [lines_of(tokens[number], columns) for number in shown]
     blocks = [_SCORE + len(rows) * (_TITLE + lines * _LINE) + _GAP for _, lines in laid]
     width, height = columns * _COLUMN + 2 * _MARGIN, sum(blocks) - len(rows) // -_LEGENDS * _LEGEND + 2 * _MARGIN
-    figure, top = plt.figure(figsize=(width, height)), _MARGIN
+    figure, top = plt.figure(figsize=(width, height), dpi=_DPI), _MARGIN
     for place, (number, (pieces, lines)) in enumerate(zip(shown, laid, strict=True)):
         score = "" if maps.scores is None else f"score {float(maps.scores[number]):.3g}"
         figure.text(_MARGIN / width, 1 - top / height, score, fontsize=_FONT, va="top")

@@ -10,6 +10,8 @@ from torch import Tensor
 from analyses.scores.base import Pass, Score
 from interp.types import Directions, Site
 
+_ONE = "one position an example, or one for all"
+
 
 @dataclass(frozen=True, eq=False)
 class Latent(Score):
@@ -64,15 +66,11 @@ class Latent(Score):
                 f"{site} holds vectors of width {rows.shape[-1]}, but the directions read {self.directions.d_in}: give "
                 "the site that they were made for."
             )
-        if isinstance(self.over, Tensor):
-            at = run.own("over", self.over, "one position an example, or one for all").to(rows.device)
-            if (at < 0).any() or (at >= rows.shape[1]).any():
-                raise ValueError(
-                    f"over is {at.tolist()}, but {site} has positions 0 to {rows.shape[1] - 1}: give these."
-                )
-            rows, mask = rows[torch.arange(len(rows), device=rows.device), at][:, None], None
-        codes = self._codes(rows, self._features(run))
-        return _gathered(codes, mask, 0 if isinstance(self.over, Tensor) else self.over)
+        over = self.over
+        if not isinstance(over, str):
+            at = torch.full((len(rows),), over) if isinstance(over, int) else run.own("over", over, _ONE)
+            rows, mask, over = _read_at(rows, mask, at.to(rows.device), site), None, "max"
+        return _gathered(self._codes(rows, self._features(run)), mask, over)
 
     def _features(self, run: Pass) -> Int[Tensor, " f"]:
         """The feature of all examples, or that of each."""
@@ -100,11 +98,25 @@ def pre_acts(directions: Directions, rows: Float[Tensor, "n d"], features: Int[T
     return read if bias is None else read + bias[features].detach()
 
 
+def _read_at(
+    rows: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"] | None, at: Int[Tensor, " b"], site: Site
+) -> Float[Tensor, "b 1 d"]:
+    """One position of each example; negative ones count from the end of the tensor."""
+    p, each = rows.shape[1], torch.arange(len(rows), device=rows.device)
+    at = torch.where(at < 0, at + p, at)
+    inside = (at >= 0) & (at < p)
+    held = inside if mask is None else inside & mask[each, at.clamp(0, p - 1)]
+    if not bool(held.all()):
+        raise ValueError(
+            f"over is {at.tolist()}, but {site} has {p} positions, and some of these examples hold no data there: give "
+            "positions that they have."
+        )
+    return rows[each, at][:, None]
+
+
 def _gathered(
-    codes: Float[Tensor, "b p"], mask: Bool[Tensor, "b p"] | None, over: Literal["sum", "mean", "max"] | int
+    codes: Float[Tensor, "b p"], mask: Bool[Tensor, "b p"] | None, over: Literal["sum", "mean", "max"]
 ) -> Float[Tensor, " b"]:
-    if isinstance(over, int):
-        return codes[:, over]
     kept = torch.ones_like(codes, dtype=torch.bool) if mask is None else mask
     if over == "max":
         return codes.masked_fill(~kept, -torch.inf).amax(dim=1)

@@ -303,8 +303,10 @@ def test_without_a_score_each_examples_highest_logit_is_explained(model: TorchMo
 def test_wrong_names_are_refused(model: TorchModel, inputs: Inputs, dictionary: TopK) -> None:
     with pytest.raises(ValueError, match="methods names 'ScoreKAM', but known are AblationCAM, .*CAM, .*EigenCAM"):
         attribute(model, inputs, "second", methods=["ScoreKAM"])
-    with pytest.raises(ValueError, match="at least one is needed, and each once"):
+    with pytest.raises(ValueError, match="GradCAM is there twice: ask for each once"):
         attribute(model, inputs, "second", methods=["GradCAM", GradCAM()])
+    with pytest.raises(ValueError, match="methods is empty"):
+        attribute(model, inputs, "second", methods=[])
     with pytest.raises(ValueError, match="sites is None, but maps are made somewhere"):
         attribute(model, inputs)
     with pytest.raises(ValueError, match="a dictionary is of one site: name that"):
@@ -339,3 +341,11 @@ def test_nothing_is_left_over_after_many_calls(model: TorchModel, inputs: Inputs
         for _ in range(20):
             once()
         assert alive() == before
+
+
+def test_two_baselines_of_one_shape_are_told_apart(model: TorchModel, inputs: Inputs) -> None:
+    kinds = [IntegratedGradients(2, torch.full((3,), value, dtype=torch.float64)) for value in (0.0, 1.0)]
+    maps = attribute(model, inputs, "input", score=ClassLogit(1), methods=kinds)
+    names = ("IntegratedGradients(steps=2, baseline=tensor[3])", "IntegratedGradients(steps=2, baseline=tensor[3])#2")
+    assert maps.methods == names
+    assert not torch.equal(maps[names[0]], maps[names[1]])

@@ -136,7 +136,7 @@ def test_the_features_of_the_largest_effects_come_first(inputs: Inputs, sae: Top
     mean = found.by_feature().mean(0)
     assert [feature for feature, _ in found.top(4)] == mean.abs().argsort(descending=True)[:4].tolist()
     assert found.top(1)[0][1] == pytest.approx(float(mean[found.top(1)[0][0]]))
-    assert [line.split()[0] for line in str(found).splitlines()[-4:]] == ["error", "bias", "residual", "change"]
+    assert [line.split()[0] for line in str(found).splitlines()[-4:]] == ["bias", "residual", "size", "change"]
 
 
 def test_padding_has_no_effect(sae: TopK) -> None:

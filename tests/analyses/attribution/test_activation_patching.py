@@ -129,3 +129,15 @@ def test_what_does_not_fit_is_refused(pictures: Any, texts: Any) -> None:
     longer = Inputs({"input_ids": torch.zeros(4, 5, dtype=torch.long), "attention_mask": mask}, mask)
     with pytest.raises(ValueError, match="baseline holds data at other positions than inputs"):
         ActivationPatching(longer).measured(texts())
+
+
+def test_what_a_module_makes_in_later_runs_stays() -> None:
+    """Of a module that runs twice the first run counts: with the examples as their own baseline, nothing falls."""
+    relu = torch.nn.ReLU()
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), relu, torch.nn.Linear(6, 6), relu, torch.nn.Linear(6, 3)).double()
+    x = Inputs({"x": torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)})
+    scorer = Scorer(TorchModel(net), lambda output: output[:, :, 1].sum(1))
+    runner = Runner(scorer, Examples.all(x), Site("1"))
+    maps, details = ActivationPatching(x).measured(runner)
+    assert not maps.any() and not details["whole"].any()
+    assert ActivationPatching().measured(runner)[0].any()

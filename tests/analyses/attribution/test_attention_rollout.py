@@ -118,11 +118,10 @@ def test_models_of_transformers(patches: Any) -> None:
     )
     plain = Dinov2WithRegistersModel(config).eval()
     inputs = Inputs({"pixel_values": torch.randn(3, 3, 12, 12)})
-    score = lambda output: output.pooled[:, 0]  # noqa: E731
     with pytest.raises(ValueError, match=r"which makes no pattern: load_model\(..., attention='eager'\)"):
-        attribute(load_model(plain), inputs, "blocks.1", score=score, methods=["AttentionRollout"])
+        attribute(load_model(plain), inputs, "blocks.1", methods=["AttentionRollout"])
     model = load_model(plain, attention="eager")
-    maps = attribute(model, inputs, ["blocks.1", "embed"], score=score, methods=["AttentionRollout"], batch_size=2)
+    maps = attribute(model, inputs, ["blocks.1", "embed"], methods=["AttentionRollout"], batch_size=2)
     own = model.module(inputs.tensors["pixel_values"], output_attentions=True).attentions
     rolled = AttentionRollout().rollout([part.detach() for part in own])
     for site in ("blocks.1", "embed"):

@@ -205,3 +205,71 @@ def test_wrong_options_are_refused() -> None:
         LRP.__post_init__(SimpleNamespace(convolutions="plus", linear="zplus"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"alpha 0.5, but they are at least 0, 0 and 1"):
         LRP(alpha=0.5)
+
+
+class _Between(nn.Module):
+    """A convolution and a batch normalisation with something in place between them, or beside them."""
+
+    def __init__(self, kind: str, *, inplace: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(2, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(4), nn.Linear(144, 3)
+        self.other, self.kind, self.inplace = nn.Conv2d(2, 4, 1, bias=False), kind, inplace
+        self.norm.running_var.uniform_(0.2, 2)
+        self.norm.weight.data = torch.tensor([1.0, -0.5, 2.0, 0.7])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.conv(x)
+        if self.kind == "relu":
+            made = made.relu_() if self.inplace else made.relu()
+        else:
+            added = self.other(x)
+            made = made.add_(added) if self.inplace else made + added
+        return self.head(self.norm(made).flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["relu", "add"])
+def test_a_batch_norm_is_merged_into_no_layer_that_something_stands_behind(kind: str) -> None:
+    found = [
+        LRP(convolutions="epsilon").attributions(_runner(_Between(kind, inplace=inplace).double().eval()))
+        for inplace in (False, True)
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+class _Forked(nn.Module):
+    """A convolution whose output goes through a batch normalisation and past it; or two convolutions alike."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.head = nn.Conv2d(2, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(4), nn.Linear(144, 3)
+        self.second = nn.Conv2d(2, 4, 3, 1, 1, bias=False)
+        self.second.load_state_dict(self.conv.state_dict())
+        self.norm.weight.data, self.twice = torch.tensor([1.0, -0.5, 2.0, 0.7]), twice
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.conv(x)
+        past = self.second(x) if self.twice else made
+        return self.head((self.norm(made).relu() + past).flatten(1))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_passes_a_batch_norm_by_has_a_share_of_its_own(rule: Any) -> None:
+    found = [
+        LRP(convolutions=rule).attributions(_runner(_Forked(twice=twice).double().eval())) for twice in (False, True)
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+def test_the_activations_of_transformers_pass_on_what_they_get() -> None:
+    from transformers.activations import GELUActivation
+
+    torch.manual_seed(0)
+    linear = [nn.Linear(4, 8, bias=False), nn.Linear(8, 3, bias=False)]
+    x = torch.randn(3, 4, dtype=torch.float64)
+    found = []
+    for activation in (nn.GELU(), GELUActivation()):
+        net = nn.Sequential(linear[0], activation, linear[1]).double()
+        found.append(LRP(epsilon=0.0).attributions(_runner(net, x=x)))
+    torch.testing.assert_close(found[0], found[1])

@@ -56,3 +56,22 @@ def test_wrong_options_are_refused() -> None:
         RISE(masks=0)
     with pytest.raises(ValueError, match="shown with probability 1.0"):
         RISE(shown=1.0)
+
+
+def test_in_half_precision_it_is_the_same_map() -> None:
+    from analyses.passes import Examples, Scorer
+    from analyses.running import Runner
+    from interp.models.torch_module import TorchModel
+    from interp.types import Inputs, Site
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(144, 1))
+    net[3].bias.data.fill_(10)  # what is subtracted is large beside what is left
+    x = torch.randn(2, 2, 8, 8)
+    maps = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = TorchModel(net.to(dtype))
+        scorer = Scorer(model, lambda output: output[:, 0].float())
+        runner = Runner(scorer, Examples.all(Inputs({"x": x.bfloat16().to(dtype)})), Site("input"))
+        maps.append(RISE(masks=300, cells=4).measured(runner)[0].float().flatten())
+    assert float(torch.corrcoef(torch.stack(maps))[0, 1]) > 0.7

@@ -56,6 +56,8 @@ def test_maps_of_a_layer_are_grown_to_the_input(case: Any) -> None:
 
 
 def test_what_is_no_truth_is_refused(case: Any) -> None:
+    numbers = case().truth.to(torch.uint8)  # as `scenes` gives them
+    assert torch.equal(PointingGame()(case(truth=numbers)), PointingGame()(case()))
     with pytest.raises(ValueError, match="truth is None, but this judge compares"):
         PointingGame()(case(truth=None))
     with pytest.raises(ValueError, match=r"truth has shape \[4, 6, 6\], but maps of the input \[4, 6, 7\]"):

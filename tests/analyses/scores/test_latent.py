@@ -98,8 +98,13 @@ def test_what_cannot_be_read_is_refused(rows: torch.Tensor, sae: TopK) -> None:
         ValueError, match="feature has 3 entries, but there are 2 examples: give one feature an example"
     ):
         Latent(sae, torch.tensor([1, 2, 3]))(_run(rows))
-    with pytest.raises(ValueError, match=r"over is \[0, 4\], but layer has positions 0 to 3: give these"):
+    with pytest.raises(
+        ValueError, match=r"over is \[0, 4\], but layer has 4 positions, and some of these examples hold no data"
+    ):
         Latent(sae, 0, over=torch.tensor([0, 4]))(_run(rows))
+    for padded in (3, torch.tensor([3, 3])):
+        with pytest.raises(ValueError, match=r"over is \[3, 3\], but layer has 4 positions, and some of these"):
+            Latent(sae, 0, over=padded)(_run(rows))
     with pytest.raises(ValueError, match="holds vectors of width 5, but the directions read 6"):
         Latent(sae, 0)(_run(rows[..., :5]))
     sae.site = None
