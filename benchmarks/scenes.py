@@ -51,12 +51,14 @@ LOCAL += ["EigenGradCAM", "NormGrad"]
 RUNNING = ["AblationCAM", "ScoreCAM"]
 AT_PIXELS: list[str | Method] = ["Gradient", "InputXGradient", SmoothGrad(samples=10)]
 AT_PIXELS += ["IntegratedGradients"]
-AT_PIXELS += [Occlusion(window=8, stride=4), RISE(masks=100), "FullGrad"]
+AT_PIXELS += [Occlusion(window=8, stride=4), RISE(masks=100)]
 OWN: dict[str, list[str | Method]] = {
     "glyph-resnet": ["LRP"],
     "glyph-vit": ["AttnLRP"],
 }
 _HITS = "PointingGame"
+# CAM exists only before average pooling.
+AVERAGED = {"glyph-resnet": "stages.1"}
 JUDGES = (PointingGame(), LocalisationIoU())
 
 
@@ -138,11 +140,10 @@ def maps(name: str, n: int, few: int) -> Iterator[dict[str, Any]]:
             told.setdefault(score_name, []).append(accuracy)
             cut = Inputs({key: value[:few] for key, value in inputs.tensors.items()})
             runs: list[tuple[Any, Any, Inputs, Any]] = [(LOCAL, SITES[name], inputs, truth)]
-            if score_name in ("class", "similarity"):
-                runs += [
-                    (RUNNING, SITES[name], cut, truth[:few]),
-                    (AT_PIXELS + OWN[name], ("input",), cut, truth[:few]),
-                ]
+            if name in AVERAGED:
+                runs.append((["CAM"], AVERAGED[name], inputs, truth))
+            at_pixels = ["FullGrad", *AT_PIXELS, *OWN[name]] if score_name in ("class", "similarity") else ["FullGrad"]
+            runs += [(RUNNING, SITES[name], cut, truth[:few]), (at_pixels, "input", cut, truth[:few])]
             for methods, sites, these, where in runs:
                 short = _first(score, few) if len(these) == few and len(inputs) != few else score
                 judges = (*JUDGES, ParameterRandomisation(draws=1, seed=seed))  # weights of their own for each seed
@@ -166,6 +167,8 @@ def maps(name: str, n: int, few: int) -> Iterator[dict[str, Any]]:
 
 def _first(score: Any, few: int) -> Any:
     """A score of the first examples alone."""
+    if isinstance(score, InfoNCE):
+        return replace(score, views=score.views[:few], embeddings=score.embeddings[:few])  # told from each other
     return replace(score, reference=score.reference[:few]) if isinstance(score, Similarity) else score
 
 

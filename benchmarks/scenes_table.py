@@ -31,6 +31,8 @@ def of_maps(lines: list[Line], encoder: str) -> str:
     parts = []
     for score in _SCORES:
         keys = list(dict.fromkeys(key[1:3] for key in found if key[0] == score))
+        sites = [site for site, _ in keys]
+        keys.sort(key=lambda key: sites.index(key[0]))
         best = {
             judge: max(keys, key=lambda key: found[score, *key, judge]["mean"])
             for judge in ("PointingGame", "LocalisationIoU")
