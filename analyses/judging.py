@@ -1,6 +1,6 @@
 """Whether maps deserve trust: sanity checks, faithfulness and, where it is known, the truth."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,11 +146,14 @@ def _held(scorer: Scorer, examples: Examples, batch_size: int) -> tuple[Any, Any
     score = scorer.score
     if not isinstance(score, Score) or score.sites:
         return score, None
-    runs: list[Pass] = []
+    return score.held(_runs(scorer, examples, batch_size)), score.contrast(_runs(scorer, examples, batch_size))
+
+
+def _runs(scorer: Scorer, examples: Examples, batch_size: int) -> Iterator[Pass]:
+    """The forward passes of all examples, one at a time; none where nobody asks."""
     with left_as_found(scorer.model, frozen=False), torch.no_grad():
         for chunk in examples.chunks(batch_size):
-            runs.append(scorer.forward(chunk))
-    return score.held(runs), score.contrast(runs)
+            yield scorer.forward(chunk)
 
 
 def _called(asked: Sequence[str | Judge] | None, *, truth: bool, other: bool) -> dict[str, Judge]:

@@ -1,7 +1,7 @@
 """What is explained: one number an example, computed from a forward pass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,11 +106,11 @@ class Score(ABC):
             ValueError: If the model does not give what the score needs.
         """
 
-    def held(self, runs: Sequence[Pass]) -> "Score":
+    def held(self, runs: Iterable[Pass]) -> "Score":
         """The same score with whatever it chooses by example held fixed, as these runs of all examples have it."""
         return self
 
-    def contrast(self, runs: Sequence[Pass]) -> "Score | None":
+    def contrast(self, runs: Iterable[Pass]) -> "Score | None":
         """What these examples show least, for judges that ask whether it is mapped elsewhere; None where there is no
         such thing."""
         return None

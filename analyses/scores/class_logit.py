@@ -1,6 +1,6 @@
 """The logit of a class, or the difference of two (Simonyan et al. 2013, https://arxiv.org/abs/1312.6034)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,13 +37,13 @@ class ClassLogit(Score):
         score = logits.gather(1, best[:, None])[:, 0] if self.index is None else self._taken(run, logits, "index")
         return score if self.minus is None else score - self._taken(run, logits, "minus")
 
-    def held(self, runs: Sequence[Pass]) -> Score:
+    def held(self, runs: Iterable[Pass]) -> Score:
         """The class that each example has highest, by number."""
         if self.index is not None:
             return self
         return replace(self, index=torch.cat([self._of_classes(run).argmax(dim=1) for run in runs]))
 
-    def contrast(self, runs: Sequence[Pass]) -> Score:
+    def contrast(self, runs: Iterable[Pass]) -> Score:
         """The class that each example has lowest."""
         return replace(self, index=torch.cat([self._of_classes(run).argmin(dim=1) for run in runs]))
 

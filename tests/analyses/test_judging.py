@@ -10,6 +10,7 @@ from analyses.faithfulness.class_sensitivity import ClassSensitivity
 from analyses.faithfulness.deletion import Deletion
 from analyses.judging import judge, mean
 from analyses.scores.class_logit import ClassLogit
+from analyses.scores.embedding_norm import EmbeddingNorm
 
 TRUTH = torch.zeros(4, 6, 7, dtype=torch.bool)
 TRUTH[:, 2:5, 1:4] = True
@@ -92,3 +93,16 @@ def test_unknown_and_repeated_judges_are_refused(pictures: Any) -> None:
         judge("GradCAM", model, inputs, "second", judges=["Deletion", Deletion()])
     with pytest.raises(ValueError, match="truth is None"):
         judge("GradCAM", model, inputs, "second", judges=["PointingGame"])
+
+
+def test_passes_for_choices_are_made_one_at_a_time_and_only_where_there_is_a_choice(pictures: Any) -> None:
+    runner = pictures()
+    model, inputs, sizes = runner.scorer.model, runner.inputs, []
+    handle = model.module.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    spots = {"spot": lambda *_: torch.rand(4, 6, 7, dtype=torch.float64)}
+    for score, expected in ((ClassLogit(), [3, 1, 3, 1]), (EmbeddingNorm(), [])):
+        sizes.clear()
+        judge(spots, model, inputs, "input", score=score, truth=TRUTH, judges=["PointingGame"], batch_size=3)
+        assert sizes == expected
+    handle.remove()
+    assert model.module.training  # as it was
